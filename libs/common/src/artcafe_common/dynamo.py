@@ -1,0 +1,464 @@
+"""DynamoDB over aioboto3: tables, items and expressions, and errors as the platform's own.
+
+Items are plain dicts. Numbers come back as `int` where they are whole, else `float`; sets and bytes stay what
+they are. In an expression every ``#name`` stands for the attribute ``name`` (so that reserved words cannot
+matter) and every ``:name`` for a value given by that name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import aioboto3
+from boto3.dynamodb.types import Binary, TypeDeserializer, TypeSerializer
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from artcafe_common import metrics
+from artcafe_common.errors import ServiceError, invalid, unavailable
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_SECONDS = 2
+READ_TIMEOUT_SECONDS = 5
+ATTEMPTS_MAX = 3
+POOL_CONNECTIONS = 50
+BATCH_WRITE_MAX = 25
+TABLE_WAIT_SECONDS = 30.0
+
+Item = dict[str, Any]
+Key = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A global secondary index; its keys are strings (``S``) or numbers (``N``)."""
+
+    name: str
+    hash_key: str
+    range_key: str | None = None
+    range_type: str = "S"
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """A table without its prefix: string keys, indexes, and the attribute of its time to live."""
+
+    name: str
+    hash_key: str
+    range_key: str | None = None
+    indexes: tuple[Index, ...] = ()
+    ttl: str | None = None
+
+
+class ConditionFailed(Exception):
+    """A conditional write was not carried out; `item` is what stood there, where it was asked for."""
+
+    def __init__(self, item: Item | None = None) -> None:
+        super().__init__("condition failed")
+        self.item = item
+
+
+class TransactionFailed(Exception):
+    """A transaction was not carried out; `failed` has the positions of the writes whose condition failed.
+
+    It is empty where another transaction was in the way: try again.
+    """
+
+    def __init__(self, failed: list[int]) -> None:
+        super().__init__("transaction failed", failed)
+        self.failed = failed
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a query; `position` is where the next one starts, or None at the end."""
+
+    items: list[Item]
+    position: Item | None
+
+
+class Dynamo:
+    """One client for the whole process; open it with `Dynamo.connect`."""
+
+    def __init__(self, client: Any, prefix: str) -> None:
+        self.client = client
+        self.prefix = prefix
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, *, region: str, endpoint_url: str | None, prefix: str) -> AsyncIterator[Dynamo]:
+        """Open the client; credentials come from the environment or the role, as AWS's libraries find them."""
+        config = Config(
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            read_timeout=READ_TIMEOUT_SECONDS,
+            retries={"max_attempts": ATTEMPTS_MAX, "mode": "standard"},
+            max_pool_connections=POOL_CONNECTIONS,
+        )
+        session = aioboto3.Session()
+        async with session.client(
+            "dynamodb", region_name=region, endpoint_url=endpoint_url, config=config
+        ) as client:
+            yield cls(client, prefix)
+
+    def table(self, spec: TableSpec) -> Table:
+        """Return a table's handle."""
+        return Table(self, spec)
+
+    async def transact(self, writes: list[Item]) -> None:
+        """Carry out all writes or none; make them with `Table.put_op`, `update_op`, `delete_op`, `check_op`.
+
+        Raises: TransactionFailed, ServiceError ``unavailable``.
+        """
+        await self.call("transact_write_items", TransactItems=writes)
+
+    async def call(self, operation: str, **arguments: Any) -> Any:
+        """Call one operation of the client with the platform's errors."""
+        try:
+            return await getattr(self.client, operation)(**arguments)
+        except ClientError as error:
+            raise _translated(error) from error
+        except (BotoCoreError, OSError, TimeoutError) as error:
+            metrics.STORE_ERRORS.labels(type(error).__name__).inc()
+            logger.warning("store_unreachable", extra={"operation": operation, "error": type(error).__name__})
+            raise unavailable("the store") from error
+
+    async def ping(self, spec: TableSpec) -> None:
+        """Raise unless a table of ours can be read: for readiness."""
+        await self.call("describe_table", TableName=self.prefix + spec.name)
+
+    async def create_tables(self, specs: Iterable[TableSpec]) -> None:
+        """Create those tables that are missing and wait for them; several processes may do so at once."""
+        for spec in specs:
+            name = self.prefix + spec.name
+            try:
+                await self.client.create_table(**_table_definition(name, spec))
+                logger.info("table_created", extra={"table": name})
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in (
+                    "ResourceInUseException",
+                    "TableAlreadyExistsException",
+                ):
+                    raise
+            async with asyncio.timeout(TABLE_WAIT_SECONDS):
+                while (await self.client.describe_table(TableName=name))["Table"]["TableStatus"] != "ACTIVE":
+                    await asyncio.sleep(0.2)
+            if spec.ttl is not None:
+                await self._enable_ttl(name, spec.ttl)
+
+    async def _enable_ttl(self, name: str, attribute: str) -> None:
+        described = await self.client.describe_time_to_live(TableName=name)
+        if described["TimeToLiveDescription"]["TimeToLiveStatus"] in ("ENABLED", "ENABLING"):
+            return
+        try:
+            await self.client.update_time_to_live(
+                TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": attribute}
+            )
+        except ClientError as error:
+            # Another process was first.
+            if error.response["Error"]["Code"] != "ValidationException":
+                raise
+
+
+class Table:
+    """One table: items in, items out, conditions as expressions."""
+
+    def __init__(self, dynamo: Dynamo, spec: TableSpec) -> None:
+        self._dynamo = dynamo
+        self.spec = spec
+        self.name = dynamo.prefix + spec.name
+
+    async def get(self, key: Key, *, consistent: bool = True) -> Item | None:
+        """Return an item, or None where there is none."""
+        reply = await self._dynamo.call(
+            "get_item", TableName=self.name, Key=marshal(key), ConsistentRead=consistent
+        )
+        return unmarshal(reply["Item"]) if "Item" in reply else None
+
+    async def put(
+        self, item: Item, condition: str | None = None, values: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write a whole item. Raises: ConditionFailed with what stood there."""
+        await self._dynamo.call(
+            "put_item", **self._put(item, condition, values), ReturnValuesOnConditionCheckFailure="ALL_OLD"
+        )
+
+    async def update(
+        self,
+        key: Key,
+        expression: str,
+        values: Mapping[str, Any] | None = None,
+        condition: str | None = None,
+        returns: str = "ALL_NEW",
+    ) -> Item:
+        """Change an item and return it as `returns` says (``ALL_NEW``, ``ALL_OLD``, ``NONE``).
+
+        Raises: ConditionFailed with what stood there.
+        """
+        reply = await self._dynamo.call(
+            "update_item",
+            **self._update(key, expression, values, condition),
+            ReturnValues=returns,
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+        return unmarshal(reply.get("Attributes", {}))
+
+    async def delete(
+        self, key: Key, condition: str | None = None, values: Mapping[str, Any] | None = None
+    ) -> Item | None:
+        """Remove an item and return what it was, or None. Raises: ConditionFailed."""
+        reply = await self._dynamo.call(
+            "delete_item", **self._delete(key, condition, values), ReturnValues="ALL_OLD"
+        )
+        return unmarshal(reply["Attributes"]) if reply.get("Attributes") else None
+
+    async def query(
+        self,
+        condition: str,
+        values: Mapping[str, Any],
+        *,
+        index: str | None = None,
+        limit: int | None = None,
+        position: Item | None = None,
+        filter: str | None = None,
+        forward: bool = True,
+        consistent: bool = False,
+        count_only: bool = False,
+    ) -> Page:
+        """Return one page of a query by key; a page may be short, or empty, without being the last."""
+        arguments: Item = {
+            "TableName": self.name,
+            "KeyConditionExpression": condition,
+            "ScanIndexForward": forward,
+            **_expressions([condition, filter], values),
+        }
+        if index is not None:
+            arguments["IndexName"] = index
+        elif consistent:
+            arguments["ConsistentRead"] = True
+        if limit is not None:
+            arguments["Limit"] = limit
+        if position is not None:
+            arguments["ExclusiveStartKey"] = marshal(position)
+        if filter is not None:
+            arguments["FilterExpression"] = filter
+        if count_only:
+            arguments["Select"] = "COUNT"
+        reply = await self._dynamo.call("query", **arguments)
+        items = [unmarshal(item) for item in reply.get("Items", [])]
+        last = reply.get("LastEvaluatedKey")
+        return Page(items, unmarshal(last) if last else None)
+
+    async def query_all(
+        self,
+        condition: str,
+        values: Mapping[str, Any],
+        *,
+        index: str | None = None,
+        filter: str | None = None,
+    ) -> AsyncIterator[Item]:
+        """Yield every item of a query, page after page to the end."""
+        position: Item | None = None
+        while True:
+            page = await self.query(condition, values, index=index, filter=filter, position=position)
+            for item in page.items:
+                yield item
+            if page.position is None:
+                return
+            position = page.position
+
+    async def delete_many(self, keys: Iterable[Key]) -> None:
+        """Remove many items, as fast as the table takes them."""
+        await self._write_many([{"DeleteRequest": {"Key": marshal(key)}} for key in keys])
+
+    async def put_many(self, items: Iterable[Item]) -> None:
+        """Write many whole items, as fast as the table takes them."""
+        await self._write_many([{"PutRequest": {"Item": marshal(item)}} for item in items])
+
+    def put_op(
+        self, item: Item, condition: str | None = None, values: Mapping[str, Any] | None = None
+    ) -> Item:
+        """Return a put for `Dynamo.transact`."""
+        return {"Put": self._put(item, condition, values)}
+
+    def update_op(
+        self,
+        key: Key,
+        expression: str,
+        values: Mapping[str, Any] | None = None,
+        condition: str | None = None,
+    ) -> Item:
+        """Return an update for `Dynamo.transact`."""
+        return {"Update": self._update(key, expression, values, condition)}
+
+    def delete_op(
+        self, key: Key, condition: str | None = None, values: Mapping[str, Any] | None = None
+    ) -> Item:
+        """Return a delete for `Dynamo.transact`."""
+        return {"Delete": self._delete(key, condition, values)}
+
+    def check_op(self, key: Key, condition: str, values: Mapping[str, Any] | None = None) -> Item:
+        """Return a condition on an item that `Dynamo.transact` does not change."""
+        arguments = {"TableName": self.name, "Key": marshal(key), "ConditionExpression": condition}
+        return {"ConditionCheck": arguments | _expressions([condition], values)}
+
+    def _put(self, item: Item, condition: str | None, values: Mapping[str, Any] | None) -> Item:
+        arguments: Item = {"TableName": self.name, "Item": marshal(item)}
+        return arguments | _condition(condition) | _expressions([condition], values)
+
+    def _update(
+        self, key: Key, expression: str, values: Mapping[str, Any] | None, condition: str | None
+    ) -> Item:
+        arguments: Item = {"TableName": self.name, "Key": marshal(key), "UpdateExpression": expression}
+        return arguments | _condition(condition) | _expressions([expression, condition], values)
+
+    def _delete(self, key: Key, condition: str | None, values: Mapping[str, Any] | None) -> Item:
+        arguments: Item = {"TableName": self.name, "Key": marshal(key)}
+        return arguments | _condition(condition) | _expressions([condition], values)
+
+    async def _write_many(self, requests: list[Item]) -> None:
+        pause = 0.05
+        while requests:
+            batch, requests = requests[:BATCH_WRITE_MAX], requests[BATCH_WRITE_MAX:]
+            reply = await self._dynamo.call("batch_write_item", RequestItems={self.name: batch})
+            # A table at its limit hands back what it did not take.
+            if rest := reply.get("UnprocessedItems", {}).get(self.name, []):
+                requests = rest + requests
+                await asyncio.sleep(pause)
+                pause = min(1.0, pause * 2)
+
+
+_serializer = TypeSerializer()
+_deserializer = TypeDeserializer()
+
+
+def marshal(item: Mapping[str, Any]) -> Item:
+    """Turn an item into DynamoDB's typed form; attributes that are None are left out."""
+    return {name: _serializer.serialize(_outward(value)) for name, value in item.items() if value is not None}
+
+
+def unmarshal(item: Mapping[str, Any]) -> Item:
+    """Turn DynamoDB's typed form into a plain item."""
+    return {name: _inward(_deserializer.deserialize(value)) for name, value in item.items()}
+
+
+def _outward(value: Any) -> Any:
+    if isinstance(value, float):
+        number = Decimal(repr(value))
+        if not number.is_finite() or number.adjusted() > 125 or (number and number.adjusted() < -129):
+            raise invalid("a number is outside what the store can hold")
+        return number
+    if isinstance(value, dict):
+        return {name: _outward(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_outward(part) for part in value]
+    if isinstance(value, set | frozenset):
+        return {_outward(part) for part in value}
+    return value
+
+
+def _inward(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, Binary):
+        return bytes(value.value)
+    if isinstance(value, dict):
+        return {name: _inward(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_inward(part) for part in value]
+    if isinstance(value, set):
+        return {_inward(part) for part in value}
+    return value
+
+
+_NAME_RE = re.compile(r"#(\w+)")
+
+
+def _condition(condition: str | None) -> Item:
+    return {} if condition is None else {"ConditionExpression": condition}
+
+
+def _expressions(expressions: Iterable[str | None], values: Mapping[str, Any] | None) -> Item:
+    names = {name for text in expressions if text for name in _NAME_RE.findall(text)}
+    made: Item = {}
+    if names:
+        made["ExpressionAttributeNames"] = {f"#{name}": name for name in sorted(names)}
+    if values:
+        made["ExpressionAttributeValues"] = {
+            f":{name}": _serializer.serialize(_outward(value)) for name, value in values.items()
+        }
+    return made
+
+
+_BUGS = frozenset({"ValidationException", "AccessDeniedException", "SerializationException"})
+
+
+def _translated(error: ClientError) -> Exception:
+    code = error.response["Error"]["Code"]
+    if code == "ConditionalCheckFailedException":
+        old = error.response.get("Item")
+        return ConditionFailed(unmarshal(old) if old else None)
+    if code == "TransactionCanceledException":
+        reasons = error.response.get("CancellationReasons", [])
+        failed = [n for n, reason in enumerate(reasons) if reason.get("Code") == "ConditionalCheckFailed"]
+        return TransactionFailed(failed)
+    if code == "TransactionConflictException":
+        return TransactionFailed([])
+    metrics.STORE_ERRORS.labels(code).inc()
+    if code in _BUGS:
+        return error
+    logger.warning("store_refused", extra={"code": code})
+    return unavailable("the store")
+
+
+def _table_definition(name: str, spec: TableSpec) -> Item:
+    types = {spec.hash_key: "S"}
+    if spec.range_key:
+        types[spec.range_key] = "S"
+    for index in spec.indexes:
+        types.setdefault(index.hash_key, "S")
+        if index.range_key:
+            types.setdefault(index.range_key, index.range_type)
+    definition: Item = {
+        "TableName": name,
+        "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [{"AttributeName": n, "AttributeType": t} for n, t in types.items()],
+        "KeySchema": _key_schema(spec.hash_key, spec.range_key),
+    }
+    if spec.indexes:
+        definition["GlobalSecondaryIndexes"] = [
+            {
+                "IndexName": index.name,
+                "KeySchema": _key_schema(index.hash_key, index.range_key),
+                "Projection": {"ProjectionType": "ALL"},
+            }
+            for index in spec.indexes
+        ]
+    return definition
+
+
+def _key_schema(hash_key: str, range_key: str | None) -> list[dict[str, str]]:
+    schema = [{"AttributeName": hash_key, "KeyType": "HASH"}]
+    if range_key:
+        schema.append({"AttributeName": range_key, "KeyType": "RANGE"})
+    return schema
+
+
+__all__ = [
+    "ConditionFailed",
+    "Dynamo",
+    "Index",
+    "Item",
+    "Page",
+    "ServiceError",
+    "Table",
+    "TableSpec",
+    "TransactionFailed",
+]

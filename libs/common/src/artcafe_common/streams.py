@@ -1,0 +1,50 @@
+"""The JetStream streams of the platform, and how a service makes sure that they exist."""
+
+from __future__ import annotations
+
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import BadRequestError, NotFoundError
+
+_DAY_SECONDS = 86_400.0
+_STREAM_NAME_IN_USE = 10058
+
+# Batches are kept after they were applied, so that a period can be recounted from them.
+USAGE = StreamConfig(
+    name="USAGE",
+    description="Usage batches from gateways and REST services, for metering",
+    subjects=["usage.v1.batch.*"],
+    retention=RetentionPolicy.LIMITS,
+    storage=StorageType.FILE,
+    discard=DiscardPolicy.OLD,
+    max_age=7 * _DAY_SECONDS,
+    duplicate_window=600.0,
+)
+
+# The last presence of each agent: who was away when it changed reads it here.
+PRESENCE = StreamConfig(
+    name="PRESENCE",
+    description="The last presence event of each agent",
+    subjects=["gateway.v1.presence.>"],
+    retention=RetentionPolicy.LIMITS,
+    storage=StorageType.FILE,
+    discard=DiscardPolicy.OLD,
+    max_msgs_per_subject=1,
+    max_age=_DAY_SECONDS,
+)
+
+
+async def ensure_stream(jetstream: JetStreamContext, wanted: StreamConfig, replicas: int = 1) -> None:
+    """Create a stream, or bring an existing one to the wanted settings; several may do so at once."""
+    config = wanted.evolve(num_replicas=replicas)
+    assert config.name is not None
+    try:
+        await jetstream.stream_info(config.name)
+    except NotFoundError:
+        try:
+            await jetstream.add_stream(config)
+        except BadRequestError as error:
+            if error.err_code != _STREAM_NAME_IN_USE:
+                raise
+    else:
+        await jetstream.update_stream(config)

@@ -1,0 +1,277 @@
+"""People's tokens (JSON Web Tokens of OpenID Connect issuers) and the tenants they open.
+
+A token is verified first: signature by a key that auth vouches for, issuer, audience, times with 30 seconds
+of leeway. Only then is any header believed, and only against a membership.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jwt
+
+from artcafe_common.clock import Clock
+from artcafe_common.contracts.auth import IssuerKeys, Jwks
+from artcafe_common.contracts.registry import Membership, Memberships
+from artcafe_common.errors import ErrorCode, ServiceError, invalid, permission_denied
+from artcafe_common.roles import Permission, Role, permissions_of
+
+logger = logging.getLogger(__name__)
+
+LEEWAY_SECONDS = 30
+KEYS_FRESH_SECONDS = 300.0
+KEYS_STALE_SECONDS = 24 * 3600.0
+UNKNOWN_KEY_PAUSE_SECONDS = 10.0
+TOKEN_MAX_LENGTH = 16_384
+TENANT_CLAIMS = ("tenant_id", "custom:tenant_id")
+ROLE_CLAIMS = ("role", "custom:role")
+
+_KEY_TYPES = {"RS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
+
+
+def unauthenticated(detail: str = "the token is not valid") -> ServiceError:
+    """Return an ``unauthenticated`` error; the detail never says which check failed."""
+    return ServiceError(ErrorCode.UNAUTHENTICATED, detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who a verified token speaks for. `expires_at` is epoch seconds. The claims name a tenant and a role
+    only where the issuer is trusted to state them.
+    """
+
+    user_id: str
+    email: str
+    expires_at: float
+    claimed_tenant_id: str | None = None
+    claimed_role: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TenantScope:
+    """A person in one tenant, with what their roles allow there."""
+
+    person: Person
+    tenant_id: str
+    role: str
+    permissions: frozenset[Permission]
+
+    def require(self, permission: Permission) -> None:
+        """Raise ``permission_denied`` unless the roles allow it."""
+        if permission not in self.permissions:
+            raise permission_denied(f"the role {self.role} does not allow {permission}")
+
+
+class KeyRing:
+    """The issuers' keys as auth last told them, asked for again when old or when a key is unknown.
+
+    While auth is away old keys serve on for a bounded time. Unknown key ids make it ask at most once in
+    `UNKNOWN_KEY_PAUSE_SECONDS`, whatever clients send.
+    """
+
+    def __init__(self, fetch: Callable[[], Awaitable[Jwks]], clock: Clock) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._issuers: dict[str, IssuerKeys] = {}
+        self._fetched_at: float | None = None
+        self._tried_at: float | None = None
+
+    async def find(self, issuer: str, key_id: str) -> tuple[IssuerKeys, dict[str, Any]] | None:
+        """Return an issuer and its key, or None where there is no such key.
+
+        Raises: ServiceError ``unavailable`` where no keys are known or they are too old to be trusted.
+        """
+        now = self._clock.monotonic()
+        found = self._lookup(issuer, key_id)
+        old = self._fetched_at is None or now - self._fetched_at > KEYS_FRESH_SECONDS
+        paused = self._tried_at is not None and now - self._tried_at < UNKNOWN_KEY_PAUSE_SECONDS
+        # With no keys at all there is nothing to serve meanwhile, so a first fetch is never put off.
+        if self._fetched_at is None or ((old or found is None) and not paused):
+            await self._refresh(now)
+            found = self._lookup(issuer, key_id)
+        return found
+
+    def _lookup(self, issuer: str, key_id: str) -> tuple[IssuerKeys, dict[str, Any]] | None:
+        rules = self._issuers.get(issuer)
+        if rules is None:
+            return None
+        for key in rules.keys:
+            if key.get("kid") == key_id:
+                return rules, dict(key)
+        return None
+
+    async def _refresh(self, now: float) -> None:
+        self._tried_at = now
+        try:
+            jwks = await self._fetch()
+        except ServiceError as error:
+            if self._fetched_at is None or now - self._fetched_at > KEYS_STALE_SECONDS:
+                raise
+            logger.warning("jwks_refresh_failed", extra={"code": error.code})
+            return
+        self._issuers = {issuer.issuer: issuer for issuer in jwks.issuers}
+        self._fetched_at = now
+
+
+class TokenVerifier:
+    """Checks tokens against the key ring."""
+
+    def __init__(self, keys: KeyRing, clock: Clock) -> None:
+        self._keys = keys
+        self._clock = clock
+
+    async def verify(self, token: str) -> Person:
+        """Return whom a token speaks for.
+
+        Raises: ServiceError ``unauthenticated`` for any token that does not hold, ``unavailable`` where the keys
+        cannot be had.
+        """
+        if len(token) > TOKEN_MAX_LENGTH:
+            raise unauthenticated()
+        try:
+            header = jwt.get_unverified_header(token)
+            issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
+        except (jwt.PyJWTError, ValueError, UnicodeError):
+            raise unauthenticated() from None
+        key_id = header.get("kid")
+        if not isinstance(issuer, str) or not isinstance(key_id, str):
+            raise unauthenticated()
+        found = await self._keys.find(issuer, key_id)
+        if found is None:
+            raise unauthenticated()
+        rules, key = found
+        algorithm = header.get("alg")
+        # The key's own type decides, so that a public key is never taken for a shared secret.
+        if algorithm not in rules.algorithms or _KEY_TYPES.get(algorithm) != key.get("kty"):
+            raise unauthenticated()
+        try:
+            claims = jwt.decode(
+                token,
+                jwt.PyJWK(key, algorithm).key,
+                algorithms=[algorithm],
+                issuer=issuer,
+                options={
+                    "require": ["exp", "iss", "sub"],
+                    "verify_aud": False,
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
+            )
+        except (jwt.PyJWTError, ValueError, UnicodeError):
+            raise unauthenticated() from None
+        return self._person(claims, rules)
+
+    def _person(self, claims: dict[str, Any], rules: IssuerKeys) -> Person:
+        now = self._clock.now()
+        expires_at = _number(claims.get("exp"))
+        not_before = _number(claims.get("nbf", 0))
+        if expires_at is None or now >= expires_at + LEEWAY_SECONDS:
+            raise unauthenticated("the token has expired")
+        if not_before is None or now < not_before - LEEWAY_SECONDS:
+            raise unauthenticated()
+        audience = claims.get("aud", claims.get("client_id"))
+        audiences = audience if isinstance(audience, list) else [audience]
+        if not any(name in rules.audiences for name in audiences if isinstance(name, str)):
+            raise unauthenticated()
+        if rules.token_uses and claims.get("token_use") not in rules.token_uses:
+            raise unauthenticated()
+        user_id = claims["sub"]
+        if not isinstance(user_id, str) or not 0 < len(user_id) <= 255:
+            raise unauthenticated()
+        email = claims.get("email")
+        return Person(
+            user_id=user_id,
+            email=email if isinstance(email, str) else "",
+            expires_at=expires_at,
+            claimed_tenant_id=_first(claims, TENANT_CLAIMS) if rules.tenant_claims else None,
+            claimed_role=_first(claims, ROLE_CLAIMS) if rules.tenant_claims else None,
+        )
+
+
+class MembershipSource(Protocol):
+    """Where a person's memberships come from: registry, over NATS or inside itself."""
+
+    async def memberships(self, user_id: str, claimed_tenant_id: str | None) -> Memberships:
+        """Return every membership of a person; an unknown person has none."""
+        ...
+
+
+class Access:
+    """Turns a bearer token and the tenant a client asks for into a `TenantScope`."""
+
+    def __init__(self, verifier: TokenVerifier, memberships: MembershipSource) -> None:
+        self._verifier = verifier
+        self._memberships = memberships
+
+    async def person(self, token: str) -> Person:
+        """Return whom a token speaks for (see `TokenVerifier.verify`)."""
+        return await self._verifier.verify(token)
+
+    async def memberships(self, person: Person) -> Memberships:
+        """Return the person's memberships, with the one an issuer's claims state where no row speaks of it."""
+        known = await self._memberships.memberships(person.user_id, person.claimed_tenant_id)
+        rows = {membership.tenant_id for membership in known.memberships}
+        if person.claimed_tenant_id and known.claimed_status and person.claimed_tenant_id not in rows:
+            role = person.claimed_role if person.claimed_role in Role else Role.MEMBER
+            claimed = Membership(
+                tenant_id=person.claimed_tenant_id, role=str(role), tenant_status=known.claimed_status
+            )
+            return Memberships(
+                user_id=known.user_id,
+                memberships=[*known.memberships, claimed],
+                platform_roles=known.platform_roles,
+            )
+        return known
+
+    async def scope(self, token: str, wanted_tenant_id: str | None) -> TenantScope:
+        """Return the person in the tenant they ask for, or in their only one.
+
+        Raises: ServiceError ``unauthenticated``; ``permission_denied`` where they are no member of it, of any, or
+        it is suspended; ``invalid_argument`` where they belong to several and chose none.
+        """
+        person = await self.person(token)
+        known = await self.memberships(person)
+        platform_roles = tuple(known.platform_roles)
+        chosen = _choose(
+            known.memberships, wanted_tenant_id or person.claimed_tenant_id, bool(platform_roles)
+        )
+        if chosen is None:
+            # Only somebody with a platform role comes here: they act in a tenant they do not belong to.
+            assert wanted_tenant_id is not None
+            permissions = permissions_of(None, platform_roles)
+            return TenantScope(person, wanted_tenant_id, platform_roles[0], permissions)
+        if chosen.tenant_status != "active" and not platform_roles:
+            raise permission_denied("this organisation is suspended")
+        permissions = permissions_of(chosen.role, platform_roles)
+        return TenantScope(person, chosen.tenant_id, chosen.role, permissions)
+
+
+def _choose(memberships: list[Membership], wanted: str | None, may_visit: bool) -> Membership | None:
+    if wanted is not None:
+        for membership in memberships:
+            if membership.tenant_id == wanted:
+                return membership
+        if may_visit:
+            return None
+        raise permission_denied("you are not a member of this organisation")
+    if len(memberships) == 1:
+        return memberships[0]
+    if not memberships:
+        raise permission_denied("you belong to no organisation yet; create one with POST /api/v1/tenants")
+    raise invalid("you belong to several organisations; choose one with the header X-Tenant-Id")
+
+
+def _first(claims: dict[str, Any], names: tuple[str, ...]) -> str | None:
+    for name in names:
+        value = claims.get(name)
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
