@@ -1,0 +1,106 @@
+"""Serve ministack's DynamoDB and S3 on a local port, durable through a journal; started by the stack."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+_COMPACT_BYTES = 64 * 1024 * 1024
+_COMPACT_AT_START_BYTES = 4 * 1024 * 1024
+_EXPIRE_SECONDS = 60.0
+_CHECK_SECONDS = 5.0
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="artcafe_devstack.emulator", description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--folder", type=Path, help="where the state is kept; without it nothing is kept")
+    arguments = parser.parse_args()
+    # ministack reads its settings from the environment when it is imported.
+    os.environ.update(
+        GATEWAY_PORT=str(arguments.port),
+        BIND_HOST="127.0.0.1",
+        SERVICES="dynamodb,s3",
+        PERSIST_STATE="0",
+        S3_PERSIST="0",
+        LOG_LEVEL=os.environ.get("LOG_LEVEL", "WARNING"),
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    asyncio.run(_serve(arguments.port, arguments.folder))
+
+
+async def _serve(port: int, folder: Path | None) -> None:
+    from hypercorn.asyncio import serve
+    from hypercorn.config import Config
+    from ministack import app as ministack
+
+    # Its lifespan would start schedulers, look for Docker and bind further ports: nothing of that is used
+    # here.
+    application: Any = _without_lifespan(ministack.app)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    config = Config()
+    config.bind = [f"127.0.0.1:{port}"]
+    config.keep_alive_timeout = 75
+    config.loglevel = "WARNING"
+    config.graceful_timeout = 1
+    if folder is None:
+        await serve(application, config, shutdown_trigger=stop.wait)
+        return
+
+    from artcafe_devstack.emulator.journal import Journal
+    from artcafe_devstack.emulator.journaled import JournaledServices
+
+    journal = Journal(folder)
+    services = JournaledServices(journal)
+    count = services.load()
+    if journal.size > _COMPACT_AT_START_BYTES:
+        services.compact()
+    print(f"emulator: {count} journaled writes done again", file=sys.stderr, flush=True)
+    upkeep = asyncio.create_task(_upkeep(services, journal))
+    try:
+        await serve(application, config, shutdown_trigger=stop.wait)
+    finally:
+        upkeep.cancel()
+        services.compact()
+        journal.close()
+
+
+async def _upkeep(services: Any, journal: Any) -> None:
+    """Remove expired items, and write a snapshot whenever the journal has grown large."""
+    waited = 0.0
+    while True:
+        await asyncio.sleep(_CHECK_SECONDS)
+        waited += _CHECK_SECONDS
+        if waited >= _EXPIRE_SECONDS:
+            waited = 0.0
+            services.expire()
+        if journal.size > _COMPACT_BYTES:
+            services.compact()
+
+
+def _without_lifespan(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """Answer the server's lifespan messages in place of the application."""
+
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        while True:
+            kind = (await receive())["type"]
+            await send({"type": f"{kind}.complete"})
+            if kind == "lifespan.shutdown":
+                return
+
+    return wrapped
+
+
+if __name__ == "__main__":
+    main()
