@@ -9,12 +9,17 @@ _TIMEOUT_SECONDS = 1.0
 
 def http_ready(port: int, path: str) -> Callable[[], bool]:
     """Return a probe which is true when GET answers 200."""
+    return http_answers(port, path, 200)
+
+
+def http_answers(port: int, path: str, status: int) -> Callable[[], bool]:
+    """Return a probe which is true when GET answers with a certain status."""
 
     def probe() -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_SECONDS)
         try:
             connection.request("GET", path)
-            return connection.getresponse().status == 200
+            return connection.getresponse().status == status
         except (OSError, http.client.HTTPException):
             return False
         finally:
