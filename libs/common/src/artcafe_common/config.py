@@ -54,6 +54,9 @@ class SharedConfig(msgspec.Struct, frozen=True, kw_only=True):
     nats_url: Annotated[str, describe("NATS servers, separated by commas, e.g. `nats://127.0.0.1:4222`")]
     nats_user: Annotated[str | None, describe("User of this service at NATS")] = None
     nats_password: Annotated[Secret | None, describe("Password of that user")] = None
+    redis_url: Annotated[
+        Secret | None, describe("Valkey with its password, e.g. `redis://:secret@127.0.0.1:6379/0`")
+    ] = None
     environment: Annotated[
         Literal["development", "production"],
         describe("`production` refuses what is meant for one machine only, such as the local issuer"),

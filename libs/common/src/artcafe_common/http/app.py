@@ -177,6 +177,10 @@ async def _authenticate(operation: Operation, access: Access, call: Call) -> Non
         call._person = await access.person(token)
         return
     wanted = call.path.get("tenant_id") or call.request.headers.get(TENANT_HEADER)
+    asked: str | None = getattr(call.query, "tenant_id", None)
+    if asked is not None and wanted not in (None, asked):
+        raise invalid("the query and the header X-Tenant-Id name different organisations")
+    wanted = wanted or asked
     if wanted is not None:
         check_tenant_id(wanted)
     call._scope = await access.scope(token, wanted)
