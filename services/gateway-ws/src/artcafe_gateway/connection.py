@@ -1,0 +1,267 @@
+"""One socket as the rest of the gateway sees it: frames in, frames out, close, and a bounded outbox.
+
+Knows nothing of the WebSocket library: a `Transport` writes bytes. While the transport's own buffer is full,
+frames wait in the outbox up to a bound; what happens beyond it is the subscription's policy, and the client
+is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol
+
+from artcafe_common.errors import CloseCode
+from artcafe_gateway import metrics, wire
+
+CLOSE_GRACE_SECONDS = 5.0
+ABNORMAL_CLOSURE = 1006
+
+Policy = Literal["disconnect", "drop_newest", "drop_oldest"]
+
+
+class Transport(Protocol):
+    """Where bytes go; `asyncio.Transport` is one."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, or keep them until the socket takes them."""
+        ...
+
+    def close(self) -> None:
+        """Close when everything written was sent."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once."""
+        ...
+
+    def pause_reading(self) -> None:
+        """Take nothing from the socket for now."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Go on reading."""
+        ...
+
+
+class Source(Protocol):
+    """What a held batch came from: it is told when the socket has taken the batch after all."""
+
+    channel_id: str
+
+    def delivered(self, connection: Connection, count: int, size: int) -> None:
+        """Count `count` copies with `size` bytes of data."""
+        ...
+
+
+class Peer(Protocol):
+    """Who talks over the connection: a session, or a handshake on its way to one."""
+
+    def on_text(self, payload: bytes) -> None:
+        """Handle one text message."""
+        ...
+
+    def on_alive(self) -> None:
+        """Note a sign of life below the messages: a ping or a pong."""
+        ...
+
+    def on_closed(self, code: int) -> None:
+        """Clean up; `code` is the client's close code, the server's own, or 1006 for none."""
+        ...
+
+
+class Held(NamedTuple):
+    """A batch of `copies` messages of one channel, `size` bytes of data, that waits for its socket."""
+
+    source: Source
+    policy: Policy
+    frames: bytes
+    copies: int
+    size: int
+
+
+class Connection:
+    """One open socket. `write` is the hot path: call it only while not `blocked`."""
+
+    __slots__ = (
+        "_close_code",
+        "_dropped",
+        "_kill",
+        "_outbox",
+        "_outbox_bytes",
+        "_outbox_max",
+        "_reading_paused",
+        "_transport",
+        "agent_id",
+        "blocked",
+        "connection_id",
+        "on_drop",
+        "peer",
+        "ping_unanswered",
+        "pinged_at",
+        "remote_address",
+        "write",
+    )
+
+    def __init__(
+        self, transport: Transport, connection_id: str, remote_address: str, outbox_max: int, peer: Peer
+    ) -> None:
+        self._transport = transport
+        self.write: Callable[[bytes], None] = transport.write
+        self.connection_id = connection_id
+        self.remote_address = remote_address
+        self.peer = peer
+        # Whose deliveries are counted; None for dashboards and before the handshake.
+        self.agent_id: str | None = None
+        self.blocked = False
+        # Monotonic seconds of the last ping, or of the start, and whether its answer is still out.
+        self.pinged_at = asyncio.get_running_loop().time()
+        self.ping_unanswered = False
+        # Tells the client that copies were dropped: (channel_id, count).
+        self.on_drop: Callable[[str, int], bytes] | None = None
+        self._outbox: deque[Held | bytes] = deque()
+        self._outbox_bytes = 0
+        self._outbox_max = outbox_max
+        self._dropped: dict[str, int] = {}
+        self._close_code: int | None = None
+        self._kill: asyncio.TimerHandle | None = None
+        self._reading_paused = False
+
+    @property
+    def closing(self) -> bool:
+        """Whether a close was sent or the socket has ended."""
+        return self._close_code is not None
+
+    def send(self, payload: bytes) -> None:
+        """Send one text message of the session itself (an answer, an event)."""
+        if self._close_code is not None:
+            return
+        frame = wire.text_frame(payload)
+        if not self.blocked:
+            self.write(frame)
+            return
+        # Answers are few: a client that asks for more than it reads is a slow consumer.
+        if self._outbox_bytes + len(frame) > self._outbox_max:
+            self.close(CloseCode.SLOW_CONSUMER, "slow consumer")
+            return
+        self._outbox.append(frame)
+        self._outbox_bytes += len(frame)
+
+    def hold(self, held: Held) -> None:
+        """Keep a batch for a blocked socket, or do what its subscription's policy says."""
+        if self._close_code is not None:
+            return
+        size = len(held.frames)
+        if self._outbox_bytes + size > self._outbox_max:
+            if held.policy == "drop_newest":
+                self._drop(held)
+                return
+            if held.policy == "drop_oldest":
+                self._make_room(size)
+            if self._outbox_bytes + size > self._outbox_max:
+                self.close(CloseCode.SLOW_CONSUMER, "slow consumer")
+                return
+        self._outbox.append(held)
+        self._outbox_bytes += size
+
+    def pong(self, payload: bytes) -> None:
+        """Answer a client's ping; one that does not read gets no answers rather than a growing buffer."""
+        if self._close_code is None and not self.blocked:
+            self.write(wire.pong_frame(payload))
+
+    def ping(self, now: float) -> None:
+        """Ping the client at a time of the monotonic clock; `ping_unanswered` until it answers."""
+        if self._close_code is None:
+            self.pinged_at = now
+            self.ping_unanswered = True
+            if not self.blocked:
+                self.write(wire.PING)
+
+    def cut(self) -> None:
+        """End a socket whose other side does not answer any more."""
+        self._transport.abort()
+
+    def close(self, code: int, reason: str) -> None:
+        """Say why and close; a client that does not read is cut off after `CLOSE_GRACE_SECONDS`."""
+        if self._close_code is not None:
+            return
+        self._say_close(code, reason)
+        # The client answers and `acknowledge_close` ends it: ending TCP now could reset it
+        # before it has read why.
+
+    def acknowledge_close(self, client_code: int) -> None:
+        """Handle the client's close frame: the answer to ours, or its own goodbye, which is answered."""
+        if self._close_code is None:
+            self._say_close(client_code, "")
+        self._transport.close()
+
+    def pause_reading(self) -> None:
+        """Read no more from a client that asks for more than can be done at once."""
+        if not self._reading_paused and self._close_code is None:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        if self._reading_paused and self._close_code is None:
+            self._reading_paused = False
+            self._transport.resume_reading()
+
+    def pause(self) -> None:
+        """Note that the transport's buffer is full."""
+        self.blocked = True
+
+    def resume(self) -> None:
+        """Note that the transport has room again, and send what waited."""
+        self.blocked = False
+        while self._outbox and not self.blocked:
+            held = self._outbox.popleft()
+            frames = held if isinstance(held, bytes) else held.frames
+            self._outbox_bytes -= len(frames)
+            self.write(frames)
+            if isinstance(held, Held):
+                held.source.delivered(self, held.copies, held.size)
+        if not self.blocked and self._dropped and self.on_drop is not None:
+            dropped, self._dropped = self._dropped, {}
+            for channel_id, count in dropped.items():
+                self.send(self.on_drop(channel_id, count))
+
+    def lost(self) -> None:
+        """Note that the socket has ended; the peer hears the code of the first close frame, or 1006."""
+        if self._kill is not None:
+            self._kill.cancel()
+        if self._close_code is None:
+            self._close_code = ABNORMAL_CLOSURE
+            metrics.CLOSES.labels(ABNORMAL_CLOSURE).inc()
+        self._discard()
+        self.peer.on_closed(self._close_code)
+
+    def _say_close(self, code: int, reason: str) -> None:
+        # The answer to our close must be read.
+        self.resume_reading()
+        self._close_code = code
+        metrics.CLOSES.labels(code if code < 3000 or 4000 <= code < 5000 else "other").inc()
+        self._discard()
+        self._transport.write(wire.close_frame(code, reason))
+        self._kill = asyncio.get_running_loop().call_later(CLOSE_GRACE_SECONDS, self._transport.abort)
+
+    def _make_room(self, size: int) -> None:
+        kept: deque[Held | bytes] = deque()
+        while self._outbox and self._outbox_bytes + size > self._outbox_max:
+            held = self._outbox.popleft()
+            if isinstance(held, Held) and held.policy == "drop_oldest":
+                self._outbox_bytes -= len(held.frames)
+                self._drop(held)
+            else:
+                kept.append(held)
+        self._outbox.extendleft(reversed(kept))
+
+    def _drop(self, held: Held) -> None:
+        channel_id = held.source.channel_id
+        self._dropped[channel_id] = self._dropped.get(channel_id, 0) + held.copies
+        metrics.DROPPED.inc(held.copies)
+
+    def _discard(self) -> None:
+        self._outbox.clear()
+        self._outbox_bytes = 0

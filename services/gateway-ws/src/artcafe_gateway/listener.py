@@ -1,0 +1,206 @@
+"""The WebSocket listener: the one module that knows picows.
+
+It turns picows' callbacks into calls of `Connection` and `Peer`: whole text messages (fragments are put
+together up to a bound), pings answered, protocol errors closed with the right code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from picows import (
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+    ws_create_server,
+)
+
+from artcafe_common.errors import CloseCode
+from artcafe_common.ids import new_ulid
+from artcafe_gateway.connection import Connection, Peer
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 4096
+HANDSHAKE_TIMEOUT_SECONDS = 5.0
+# The default of 16 KiB per connection would be most of the memory of an idle one; it grows on demand.
+READ_BUFFER_BYTES = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """What a client asked for: the path with its query, and the headers by lower-case name."""
+
+    target: str
+    headers: Mapping[str, str]
+    remote_address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Answer the upgrade with an HTTP error instead."""
+
+    status: HTTPStatus
+    detail: str
+
+
+# Decides synchronously; authentication comes after the upgrade.
+Admission = Callable[[Upgrade], Peer | Refusal]
+Connected = Callable[[Connection], None]
+
+
+class _Socket(WSListener):
+    """One client's socket in picows' terms."""
+
+    def __init__(self, listener: Listener, peer: Peer, remote_address: str) -> None:
+        self._listener = listener
+        self._peer = peer
+        self._remote_address = remote_address
+        self._connection: Connection | None = None
+        self._fragments: list[bytes] = []
+        self._fragments_size = 0
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        raw = transport.underlying_transport
+        connection = Connection(
+            raw, new_ulid(), self._remote_address, self._listener.outbox_bytes, self._peer
+        )
+        self._connection = connection
+        self._listener.opened(connection)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        kind = frame.msg_type
+        if kind == WSMsgType.CLOSE:
+            # Without a code the client just said goodbye.
+            connection.acknowledge_close(int(frame.get_close_code()) or 1000)
+            return
+        if connection.closing:
+            return
+        if kind == WSMsgType.TEXT and frame.fin:
+            connection.peer.on_text(frame.get_payload_as_bytes())
+        elif kind == WSMsgType.PING:
+            connection.pong(frame.get_payload_as_bytes())
+            connection.peer.on_alive()
+        elif kind == WSMsgType.PONG:
+            connection.ping_unanswered = False
+            connection.peer.on_alive()
+        elif kind == WSMsgType.BINARY:
+            connection.close(CloseCode.UNSUPPORTED_DATA, "text frames only")
+        else:
+            self._on_fragment(connection, frame)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        if self._connection is not None:
+            self._connection.lost()
+            self._listener.closed(self._connection)
+
+    def pause_writing(self) -> None:
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume_writing(self) -> None:
+        if self._connection is not None:
+            self._connection.resume()
+
+    def _on_fragment(self, connection: Connection, frame: WSFrame) -> None:
+        payload = frame.get_payload_as_bytes()
+        self._fragments.append(payload)
+        self._fragments_size += len(payload)
+        if self._fragments_size > self._listener.max_message_bytes:
+            connection.close(CloseCode.TOO_BIG, "message too big")
+        elif frame.fin:
+            message = b"".join(self._fragments)
+            self._fragments = []
+            self._fragments_size = 0
+            connection.peer.on_text(message)
+
+
+class Listener:
+    """A listening port for sockets; `admit` decides on each, `connected` is told of those that came in."""
+
+    def __init__(
+        self,
+        admit: Admission,
+        connected: Connected,
+        *,
+        max_message_bytes: int,
+        outbox_bytes: int,
+    ) -> None:
+        self._admit = admit
+        self._connected = connected
+        self.max_message_bytes = max_message_bytes
+        self.outbox_bytes = outbox_bytes
+        self.connections: set[Connection] = set()
+        self._empty = asyncio.Event()
+        self._server: asyncio.Server | None = None
+
+    async def start(self, bound: socket.socket) -> None:
+        """Listen on a bound socket."""
+        self._server = await ws_create_server(
+            self._upgrade,
+            sock=bound,
+            backlog=BACKLOG,
+            websocket_handshake_timeout=HANDSHAKE_TIMEOUT_SECONDS,
+            disconnect_on_exception=True,
+            enable_auto_ping=False,
+            enable_auto_pong=False,
+            max_frame_size=self.max_message_bytes,
+            read_buffer_init_size=READ_BUFFER_BYTES,
+        )
+
+    def stop_accepting(self) -> None:
+        """Close the listening port; open sockets stay."""
+        if self._server is not None:
+            self._server.close()
+
+    async def wait_closed(self, timeout: float) -> None:
+        """Wait until no socket is left, at most `timeout` seconds."""
+        if self.connections:
+            self._empty.clear()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._empty.wait()
+            except TimeoutError:
+                logger.info("sockets_left", extra={"count": len(self.connections)})
+
+    def opened(self, connection: Connection) -> None:
+        """Note a new socket."""
+        self.connections.add(connection)
+        self._connected(connection)
+
+    def closed(self, connection: Connection) -> None:
+        """Note that a socket has ended."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self._empty.set()
+
+    def _upgrade(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        try:
+            target = request.path.decode("ascii")
+        except UnicodeDecodeError:
+            return _refuse(Refusal(HTTPStatus.BAD_REQUEST, "the path is not valid"))
+        remote_address = headers.get("x-real-ip", "")
+        answer = self._admit(Upgrade(target, headers, remote_address))
+        if isinstance(answer, Refusal):
+            return _refuse(answer)
+        return _Socket(self, answer, remote_address)
+
+
+def _refuse(refusal: Refusal) -> WSUpgradeResponseWithListener:
+    response = WSUpgradeResponse.create_error_response(
+        refusal.status, refusal.detail.encode(), {"Retry-After": "2"} if refusal.status == 503 else None
+    )
+    return WSUpgradeResponseWithListener(response, None)

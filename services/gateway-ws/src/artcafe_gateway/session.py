@@ -1,0 +1,130 @@
+"""What sessions of agents and of dashboards have in common: commands one after the other, in order.
+
+Most commands are answered at once. One that has to wait (for registry, for NATS) makes those behind it wait
+too, so that the order a client sees is the order it asked in; what piles up meanwhile is bounded by no longer
+reading from the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Coroutine
+
+import msgspec
+
+from artcafe_common.clock import Clock
+from artcafe_common.errors import CloseCode, ErrorCode, ServiceError
+from artcafe_common.quota import TokenBucket
+from artcafe_gateway import metrics
+from artcafe_gateway.connection import Connection
+from artcafe_gateway.frames import CommandId, error_event, undecodable
+
+logger = logging.getLogger(__name__)
+
+BACKLOG_PAUSE = 64
+COMMANDS_PER_SECOND = 200.0
+COMMANDS_BURST = 1000.0
+
+Work = Coroutine[None, None, None]
+
+
+class Session:
+    """One authenticated connection; subclasses say what a command does."""
+
+    kind = "session"
+
+    def __init__(self, connection: Connection, tenant_id: str, clock: Clock) -> None:
+        self.connection = connection
+        self.tenant_id = tenant_id
+        self.clock = clock
+        self.ended = False
+        self.last_life = clock.monotonic()
+        self._commands = TokenBucket(COMMANDS_PER_SECOND, COMMANDS_BURST, self.last_life)
+        self._backlog: deque[bytes] = deque()
+        self._work: asyncio.Task[None] | None = None
+
+    def handle(self, payload: bytes) -> Work | None:
+        """Do what one frame says; returns the work where it must wait for something.
+
+        Raises: ServiceError, msgspec.DecodeError.
+        """
+        raise NotImplementedError
+
+    def on_text(self, payload: bytes) -> None:
+        """Handle one text message, after those before it."""
+        if self._work is not None:
+            self._backlog.append(payload)
+            if len(self._backlog) >= BACKLOG_PAUSE:
+                self.connection.pause_reading()
+            return
+        self._run(payload)
+
+    def on_alive(self) -> None:
+        """Note a sign of life below the messages."""
+        self.last_life = self.clock.monotonic()
+
+    def on_closed(self, code: int) -> None:
+        """Clean up after the socket has ended; subclasses extend it."""
+        self.ended = True
+        self._backlog.clear()
+        if self._work is not None:
+            self._work.cancel()
+
+    def refuse(self, error: ServiceError, id: CommandId = None) -> None:
+        """Tell the client that a command failed."""
+        metrics.COMMAND_ERRORS.labels(error.code).inc()
+        self.connection.send(error_event(error, id))
+
+    def spend_command(self) -> None:
+        """Take one command from the connection's own rate; a client that floods is closed."""
+        if not self._commands.take(self.clock.monotonic()):
+            self.connection.close(CloseCode.RATE, "too many commands")
+
+    async def answer(self, work: Work, id: CommandId) -> None:
+        """Await a command's work and tell the client if it fails."""
+        try:
+            await work
+        except ServiceError as error:
+            self.refuse(error, id)
+        except Exception:
+            logger.exception("command_failed", extra={"connection_id": self.connection.connection_id})
+            self.refuse(ServiceError(ErrorCode.INTERNAL, "internal error"), id)
+
+    def _run(self, payload: bytes) -> None:
+        try:
+            # Every UTF-8 fault must end here: passed on, it would end the sockets of all receivers.
+            if not payload.isascii():
+                payload.decode()
+            work = self.handle(payload)
+        except UnicodeDecodeError:
+            self.connection.close(CloseCode.INVALID_TEXT, "not valid UTF-8")
+            return
+        except (msgspec.DecodeError, RecursionError) as problem:
+            self.spend_command()
+            self.refuse(*undecodable(payload, problem))
+            return
+        except ServiceError as error:
+            self.refuse(error)
+            return
+        except Exception:
+            logger.exception("command_failed", extra={"connection_id": self.connection.connection_id})
+            self.refuse(ServiceError(ErrorCode.INTERNAL, "internal error"))
+            return
+        if work is not None:
+            self._work = asyncio.get_running_loop().create_task(self._wait(work))
+
+    async def _wait(self, work: Work) -> None:
+        try:
+            await work
+        finally:
+            self._work = None
+            if not self.ended:
+                self._catch_up()
+
+    def _catch_up(self) -> None:
+        while self._backlog and self._work is None:
+            self._run(self._backlog.popleft())
+        if len(self._backlog) < BACKLOG_PAUSE // 2:
+            self.connection.resume_reading()

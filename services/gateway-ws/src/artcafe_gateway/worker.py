@@ -1,0 +1,147 @@
+"""One gateway process from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from artcafe_common import __version__
+from artcafe_common.bus import Bus
+from artcafe_common.clock import SystemClock
+from artcafe_common.contracts.auth import REVOKED
+from artcafe_common.contracts.gateway import REPLACED
+from artcafe_common.contracts.platform import GetHealth, Health, health_endpoint
+from artcafe_common.contracts.registry import CHANGED
+from artcafe_common.dynamo import Dynamo
+from artcafe_common.errors import unavailable
+from artcafe_common.health import Readiness
+from artcafe_common.http.server import listening_socket, serve_http
+from artcafe_common.ids import new_ulid
+from artcafe_common.remote import RemoteMemberships, remote_key_ring
+from artcafe_common.rpc import listen, serve
+from artcafe_common.streams import PRESENCE, ensure_stream
+from artcafe_common.tokens import Access, TokenVerifier
+from artcafe_common.usage import UsageCounter, UsageReporter, ensure_usage_stream
+from artcafe_gateway.app import create_gateway_app
+from artcafe_gateway.config import GatewayConfig
+from artcafe_gateway.gateway import Gateway
+from artcafe_gateway.store import CONNECTIONS, ConnectionStore
+
+logger = logging.getLogger(__name__)
+
+USAGE_FLUSH_SECONDS = 3.0
+STREAMS_RETRY_SECONDS = 1.0
+
+
+async def run_worker(config: GatewayConfig, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set, then drain."""
+    clock = SystemClock()
+    # New at every start: what an earlier process of the same name left behind is not this one's.
+    process_id = f"{config.server_id}-{new_ulid()}"
+    bus = await Bus.open(
+        config.nats_url,
+        name=f"gateway {config.server_id}",
+        user=config.nats_user,
+        password=config.nats_password.reveal() if config.nats_password else None,
+    )
+    async with Dynamo.connect(
+        region=config.aws_region, endpoint_url=config.aws_endpoint_url, prefix=config.table_prefix
+    ) as dynamo:
+        if config.create_tables:
+            await dynamo.create_tables([CONNECTIONS])
+        counter = UsageCounter(clock)
+        reporter = UsageReporter(bus, counter)
+        access = Access(TokenVerifier(remote_key_ring(bus, clock), clock), RemoteMemberships(bus))
+        store = ConnectionStore(dynamo, process_id, clock)
+        gateway = Gateway(config, process_id, bus, store, access, counter, clock)
+        readiness = _readiness(config, bus, dynamo)
+        await _serve(config, process_id, bus, gateway, readiness, reporter, stop)
+    await bus.close_gracefully()
+
+
+def _readiness(config: GatewayConfig, bus: Bus, dynamo: Dynamo) -> Readiness:
+    readiness = Readiness("gateway", config.server_id, __version__)
+
+    async def nats() -> None:
+        if not bus.is_connected:
+            raise unavailable("message bus")
+
+    async def store() -> None:
+        await dynamo.ping(CONNECTIONS)
+
+    readiness.add("nats", nats)
+    readiness.add("dynamodb", store)
+    return readiness
+
+
+async def _serve(
+    config: GatewayConfig,
+    process_id: str,
+    bus: Bus,
+    gateway: Gateway,
+    readiness: Readiness,
+    reporter: UsageReporter,
+    stop: asyncio.Event,
+) -> None:
+    async def health(_: GetHealth) -> Health:
+        return await readiness.report()
+
+    shared = config.workers > 1
+    http_stop = asyncio.Event()
+    with (
+        listening_socket(config.http_host, config.http_port, shared=shared) as http_socket,
+        listening_socket(config.ws_host, config.ws_port, shared=shared) as ws_socket,
+    ):
+        app = create_gateway_app(bus, readiness)
+        async with (
+            serve(bus, health_endpoint("gateway"), health, queue="gateway"),
+            listen(bus, REVOKED, gateway.on_revoked),
+            listen(bus, CHANGED, gateway.on_changed),
+            listen(bus, REPLACED, gateway.on_replaced, subject=REPLACED.subject(server_id=process_id)),
+        ):
+            background = [
+                asyncio.create_task(work)
+                for work in (
+                    _ensure_streams(bus),
+                    reporter.run(),
+                    gateway.presences.run(),
+                    gateway.presences.keep_lease(),
+                    gateway.presences.sweep_forever(),
+                    gateway.previews.run(),
+                    gateway.watch_dashboards(),
+                    _gauges(gateway),
+                )
+            ]
+            http = asyncio.create_task(serve_http(app.asgi, http_socket, http_stop))
+            await gateway.listener.start(ws_socket)
+            logger.info("gateway_ready", extra={"process": process_id})
+            waiting = asyncio.create_task(stop.wait())
+            await asyncio.wait([waiting, http], return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            readiness.drain()
+            await gateway.drain()
+            await gateway.close()
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            await reporter.finish(USAGE_FLUSH_SECONDS)
+            http_stop.set()
+            await http
+
+
+async def _ensure_streams(bus: Bus) -> None:
+    """Create the streams this service publishes to, as soon as NATS lets it."""
+    while True:
+        try:
+            await ensure_usage_stream(bus)
+            await ensure_stream(bus.jetstream(), PRESENCE)
+            return
+        except Exception as error:
+            logger.warning("streams_not_ready", extra={"error": type(error).__name__})
+            await asyncio.sleep(STREAMS_RETRY_SECONDS)
+
+
+async def _gauges(gateway: Gateway) -> None:
+    while True:
+        gateway.update_gauges()
+        await asyncio.sleep(5.0)
