@@ -115,6 +115,7 @@ class Peer:
         """Speak with one agent."""
         assert socket.request is not None
         if not self._is_proven(socket.request.path):
+            await socket.send('{"type":"error","code":"unauthenticated","message":"no","error":"no"}')
             await socket.close(4500, "bad credentials")
             return
         mine = PeerSocket(self, socket)

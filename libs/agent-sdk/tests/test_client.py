@@ -118,7 +118,9 @@ async def test_messages_come_under_the_name_the_server_confirmed(peer: Peer, cli
 
     async def resolve(socket: PeerSocket, command: Command) -> bool:
         if command["type"] == "subscribe":
-            await socket.send(type="subscribed", channel="team-updates", subject="x", id=command["id"])
+            await socket.send(
+                type="subscribed", channel="Team Updates", subject="team-updates", id=command["id"]
+            )
             return True
         return False
 
@@ -306,6 +308,34 @@ async def test_subscription_refused_after_a_break_ends_with_the_reason(
         await peer.sockets[1].deliver("public", 1)
         assert (await public.get(20 * UNIT)).data == 1
         assert (await peer.sockets[1].wait_for("unsubscribe"))["channel"] == "also"
+
+
+async def test_subscription_the_server_ends_ends_with_the_reason(peer: Peer, client_of: ClientMaker) -> None:
+    """A grant that is taken away while connected ends its subscription and no other."""
+    async with client_of() as client:
+        private = await client.subscribe("private", "also")
+        public = await client.subscribe("public")
+        socket = await peer.socket()
+        await socket.send(
+            type="unsubscribed", channel="private", subject="private", reason="permission_denied"
+        )
+        with pytest.raises(CommandError, match="permission_denied"):
+            await private.get(20 * UNIT)
+        assert (await socket.wait_for("unsubscribe"))["channel"] == "also"
+        await socket.deliver("public", 1)
+        assert (await public.get(20 * UNIT)).data == 1
+
+
+async def test_what_the_server_dropped_is_told(peer: Peer, client_of: ClientMaker) -> None:
+    """The gap stands on the message that comes after it, as for messages dropped here."""
+    async with client_of() as client:
+        subscription = await client.subscribe("team.*")
+        socket = await peer.socket()
+        await socket.deliver("team.a", 1)
+        await socket.send(type="dropped", channel="team.a", count=7, reason="slow consumer")
+        await socket.deliver("team.a", 2)
+        assert [(await subscription.get(20 * UNIT)).missed for _ in range(2)] == [0, 7]
+        assert subscription.dropped == 7
 
 
 async def test_subscription_refused_for_now_is_restored_later(peer: Peer, client_of: ClientMaker) -> None:

@@ -291,7 +291,8 @@ class Client:
                 answer = await link.ask(Subscribe(channel=name), deadline - time.monotonic())
             except ConnectionLost:
                 continue  # subscribing twice does no harm
-            self._keeper.routes.confirm(name, answer.channel if isinstance(answer, Subscribed) else name)
+            if isinstance(answer, Subscribed):
+                self._keeper.routes.confirm(name, answer.channel, answer.subject)
             return
 
     async def _unsubscribe(self, subscription: Subscription) -> None:

@@ -29,11 +29,13 @@ from artcafe_agent.protocol import (
     AnyEvent,
     Command,
     Delivery,
+    Dropped,
     Error,
     Event,
     Heartbeat,
     HeartbeatAck,
     Unknown,
+    Unsubscribed,
     Welcome,
     decode,
     encode,
@@ -43,6 +45,8 @@ from artcafe_agent.states import Heartbeats
 logger = logging.getLogger("artcafe_agent.connection")
 
 NO_STATUS = 1006  # RFC 6455: the connection broke without a close frame
+
+Notice = Error | Unsubscribed | Dropped
 
 
 class Connection:
@@ -76,13 +80,10 @@ class Connection:
         """Whether commands can be sent; false as soon as the end is known, before anybody is told."""
         return self._socket.state is State.OPEN
 
-    async def run(
-        self, deliver: Callable[[Delivery], None], refused: Callable[[CommandError], None]
-    ) -> NoReturn:
+    async def run(self, deliver: Callable[[Delivery], None], notice: Callable[[Notice], None]) -> NoReturn:
         """Receive until the connection ends.
 
-        ``deliver`` gets each message; ``refused`` each error that answers no waiting command. Neither may
-        wait.
+        ``deliver`` gets each message; ``notice`` what else the server says unasked. Neither may wait.
 
         Raises:
             Disconnected: Always, with the close code; its type says whether to come back.
@@ -93,7 +94,7 @@ class Connection:
         ended: Disconnected | None = None
         try:
             while True:
-                self._receive(await self._socket.recv(decode=False), deliver, refused)
+                self._receive(await self._socket.recv(decode=False), deliver, notice)
         except ConnectionClosed as closed:
             ended = self._died or reason_of(closed)
             raise ended from None
@@ -133,7 +134,7 @@ class Connection:
         finally:
             del self._answers[identifier]
         if isinstance(event, Error):
-            raise CommandError(event.code, event.message, _name(command))
+            raise CommandError(event.code, event.message, _name(command), event.retry_after)
         return event
 
     async def close(self) -> None:
@@ -141,7 +142,7 @@ class Connection:
         await self._socket.close(1000)
 
     def _receive(
-        self, frame: bytes, deliver: Callable[[Delivery], None], refused: Callable[[CommandError], None]
+        self, frame: bytes, deliver: Callable[[Delivery], None], notice: Callable[[Notice], None]
     ) -> None:
         try:
             event: AnyEvent = decode(frame)
@@ -161,8 +162,8 @@ class Connection:
             if waiting is not None:
                 if not waiting.answer.done():
                     waiting.answer.set_result(event)
-            elif isinstance(event, Error):
-                refused(CommandError(event.code, event.message))
+            elif isinstance(event, Error | Unsubscribed | Dropped):
+                notice(event)
 
     async def _beat(self) -> None:
         beats = self.heartbeats

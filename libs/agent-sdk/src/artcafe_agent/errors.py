@@ -90,11 +90,12 @@ class ApiError(ArtcafeError):
 class CommandError(ArtcafeError):
     """The server refused one command; the connection is as it was."""
 
-    def __init__(self, code: str, message: str, command: str = "") -> None:
+    def __init__(self, code: str, message: str, command: str = "", retry_after: float = 0.0) -> None:
         super().__init__(code, message, command)
         self.code = code
         self.message = message
         self.command = command
+        self.retry_after = retry_after
         self.temporary = code in TEMPORARY_CODES
 
     def __str__(self) -> str:

@@ -12,11 +12,19 @@ from functools import partial
 from typing import Any
 
 from artcafe_agent.address import ServerAddress
-from artcafe_agent.connection import Connection
-from artcafe_agent.errors import AckTimeout, ClientClosed, CommandError, NotConnected
+from artcafe_agent.connection import Connection, Notice
+from artcafe_agent.errors import AckTimeout, ArtcafeError, ClientClosed, CommandError, NotConnected
 from artcafe_agent.keys import AgentKey
 from artcafe_agent.opening import open_agent_socket
-from artcafe_agent.protocol import Delivery, Presence, Subscribe, Subscribed, Unsubscribe
+from artcafe_agent.protocol import (
+    Delivery,
+    Dropped,
+    Presence,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Unsubscribed,
+)
 from artcafe_agent.routes import Routes
 from artcafe_agent.states import (
     Backoff,
@@ -184,7 +192,7 @@ class ConnectionKeeper:
         self.traffic.connected_at = link.connected_at
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(link.run(self._deliver, self._refused))
+                tasks.create_task(link.run(self._deliver, partial(self._notice, tasks, link)))
                 tasks.create_task(self._restore(link))
         finally:
             self.link = self.ready = None
@@ -219,24 +227,41 @@ class ConnectionKeeper:
             if problem.temporary:
                 logger.warning("subscription to %s is not restored yet: %s", name, problem)
                 return False
-            for subscription in self.routes.holders(name):
-                subscription.end(problem)
-                for orphan in self.routes.remove(subscription):
-                    if orphan != name:
-                        await link.send(Unsubscribe(channel=orphan))
+            await self._take_away(link, name, problem)
             return True
-        self.routes.confirm(name, answer.channel if isinstance(answer, Subscribed) else name)
+        if isinstance(answer, Subscribed):
+            self.routes.confirm(name, answer.channel, answer.subject)
         return True
+
+    async def _take_away(self, link: Connection, name: str, why: ArtcafeError) -> None:
+        """End the subscriptions that hold a channel which the server refuses."""
+        for subscription in self.routes.holders(name):
+            subscription.end(why)
+            for orphan in self.routes.remove(subscription):
+                if orphan != name:
+                    await link.send(Unsubscribe(channel=orphan))
 
     def _deliver(self, delivery: Delivery) -> None:
         self.traffic.messages_received += 1
         for subscription in self.routes.find(delivery.channel):
             subscription.offer(delivery)
 
-    def _refused(self, error: CommandError) -> None:
-        logger.warning("the server reports: %s", error)
-        for listener in self.error_listeners:
-            _call(partial(listener, error))
+    def _notice(self, tasks: asyncio.TaskGroup, link: Connection, notice: Notice) -> None:
+        if isinstance(notice, Dropped):
+            logger.warning("the server dropped %d messages of %s", notice.count, notice.channel)
+            for subscription in self.routes.find(notice.channel):
+                subscription.note_gap(notice.count)
+        elif isinstance(notice, Unsubscribed):
+            why = CommandError(
+                notice.reason or "permission_denied", f"{notice.channel} may not be read any more"
+            )
+            for name in self.routes.known_as(notice.channel, notice.subject):
+                tasks.create_task(self._take_away(link, name, why))
+        else:
+            error = CommandError(notice.code, notice.message, retry_after=notice.retry_after)
+            logger.warning("the server reports: %s", error)
+            for listener in self.error_listeners:
+                _call(partial(listener, error))
 
     def _changed(self, change: StateChange) -> None:
         _log(self.identity.agent_id, change)

@@ -18,7 +18,7 @@ from artcafe_agent.connection import reason_of
 from artcafe_agent.errors import ArtcafeError, ProtocolError, UnexpectedAnswer, Unreachable
 from artcafe_agent.http import Answer, api_error, in_thread, request_json
 from artcafe_agent.keys import AgentKey
-from artcafe_agent.protocol import Welcome, decode
+from artcafe_agent.protocol import Error, Welcome, decode
 from artcafe_agent.version import USER_AGENT
 
 LARGEST_FRAME_BYTES = 4 * 1024 * 1024  # four times what a server may be configured to accept
@@ -66,7 +66,10 @@ async def open_agent_socket(
     url = address.socket("agent", agent_id, query={"challenge": challenge, "signature": key.sign(challenge)})
     socket = await open_socket(url, timeout=timeout, tls=tls)
     try:
-        event = decode(await first_frame(socket, timeout))
+        event = decode(await next_frame(socket, timeout))
+        if isinstance(event, Error):
+            # The reason in words; the close that follows says what to do.
+            await next_frame(socket, timeout)
         if not isinstance(event, Welcome):
             raise UnexpectedAnswer("the server did not begin with a welcome")
     except ProtocolError as problem:
@@ -109,8 +112,8 @@ async def open_socket(
         raise _unreachable(url, problem) from problem
 
 
-async def first_frame(socket: ClientConnection, timeout: float) -> bytes:
-    """Return the first frame of the server, which refuses by closing instead.
+async def next_frame(socket: ClientConnection, timeout: float) -> bytes:
+    """Return a frame of a server that has not welcomed us yet, and may close instead.
 
     Raises:
         Disconnected: It closed.

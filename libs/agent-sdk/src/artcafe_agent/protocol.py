@@ -84,16 +84,25 @@ class PresenceAck(Event, frozen=True, kw_only=True, tag="presence_ack"):
 
 
 class Subscribed(Event, frozen=True, kw_only=True, tag="subscribed"):
-    """Answer to `Subscribe`; ``channel`` is the name that messages will carry."""
+    """Answer to `Subscribe`; ``subject`` is the channel id or pattern that the name was taken for."""
 
     channel: str = ""
     subject: str = ""
 
 
 class Unsubscribed(Event, frozen=True, kw_only=True, tag="unsubscribed"):
-    """Answer to `Unsubscribe`."""
+    """Answer to `Unsubscribe`, or news that a subscription is allowed no longer, with the reason."""
 
     channel: str = ""
+    subject: str = ""
+    reason: str = ""
+
+
+class Dropped(Event, frozen=True, kw_only=True, tag="dropped"):
+    """The server left out messages of a channel, because this socket was read too slowly."""
+
+    channel: str = ""
+    count: int = 0
 
 
 class Published(Event, frozen=True, kw_only=True, tag="published"):
@@ -114,6 +123,7 @@ class Error(Event, frozen=True, kw_only=True, tag="error"):
 
     code: str = "internal"
     message: str = ""
+    retry_after: float = 0.0
 
 
 class Delivery(Event, frozen=True, kw_only=True, tag="message"):
@@ -136,7 +146,16 @@ class Unknown(msgspec.Struct, frozen=True):
 
 
 KnownEvent = (
-    Welcome | HeartbeatAck | PresenceAck | Subscribed | Unsubscribed | Published | Pong | Error | Delivery
+    Welcome
+    | HeartbeatAck
+    | PresenceAck
+    | Subscribed
+    | Unsubscribed
+    | Dropped
+    | Published
+    | Pong
+    | Error
+    | Delivery
 )
 AnyEvent = KnownEvent | Unknown
 
@@ -147,6 +166,7 @@ _KNOWN_TYPES = frozenset(
         "presence_ack",
         "subscribed",
         "unsubscribed",
+        "dropped",
         "published",
         "pong",
         "error",

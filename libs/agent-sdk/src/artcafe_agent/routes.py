@@ -24,7 +24,7 @@ class Routes:
 
     def __init__(self) -> None:
         self._wanted: dict[str, list[Subscription]] = {}
-        self._confirmed: dict[str, str] = {}
+        self._aliases: dict[str, tuple[str, ...]] = {}
         self._found: dict[str, tuple[Subscription, ...]] = {}
 
     @property
@@ -53,15 +53,19 @@ class Routes:
                 if not holders:
                     orphans.append(name)
                     del self._wanted[name]
-                    self._confirmed.pop(name, None)
+                    self._aliases.pop(name, None)
         self._found.clear()
         return orphans
 
-    def confirm(self, name: str, channel: str) -> None:
-        """Note under which name the server sends the messages of what was asked for as ``name``."""
-        if name in self._wanted and channel and channel != name:
-            self._confirmed[name] = channel
+    def confirm(self, name: str, *aliases: str) -> None:
+        """Note under which other names the server may speak of what was asked for as ``name``."""
+        if name in self._wanted:
+            self._aliases[name] = tuple({alias for alias in aliases if alias and alias != name})
             self._found.clear()
+
+    def known_as(self, *aliases: str) -> list[str]:
+        """Return the wanted names that the server calls by one of these."""
+        return [name for name in self._wanted if not {name, *self._aliases.get(name, ())}.isdisjoint(aliases)]
 
     def holders(self, name: str) -> list[Subscription]:
         """Return who wants a name."""
@@ -79,6 +83,6 @@ class Routes:
     def _search(self, channel: str) -> tuple[Subscription, ...]:
         hits: dict[int, Subscription] = {}
         for name, holders in self._wanted.items():
-            if matches(name, channel) or matches(self._confirmed.get(name, name), channel):
+            if any(matches(pattern, channel) for pattern in (name, *self._aliases.get(name, ()))):
                 hits.update((id(each), each) for each in holders)
         return tuple(hits.values())

@@ -38,7 +38,7 @@ class Message:
         timestamp: RFC 3339 UTC.
         seq: Position in a durable channel, else None.
         prev: Position of the message before it in a durable channel, else None.
-        missed: How many messages were dropped from this subscription's queue right before this one.
+        missed: How many messages were dropped right before this one, here or by the server.
     """
 
     channel: str
@@ -114,6 +114,11 @@ class Subscription:
         self._queue.append((delivery, self._missed))
         self._missed = 0
         self._wake.set()
+
+    def note_gap(self, count: int) -> None:
+        """Note that messages were dropped before they came here."""
+        self.dropped += count
+        self._missed += count
 
     def end(self, error: Exception | None = None) -> None:
         """Let readers finish with what is queued, then stop them, with an error if there is one."""
