@@ -1,0 +1,63 @@
+"""The command line of auth: serve, add a person to the local issuer, create the tables."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+
+import msgspec
+
+from artcafe_auth.config import PREFIX, AuthConfig
+from artcafe_auth.passwords import Passwords
+from artcafe_auth.people import add_user
+from artcafe_auth.server import connect_store, run
+from artcafe_auth.store import TABLES, DynamoUserStore
+from artcafe_common.clock import SystemClock
+from artcafe_common.errors import ServiceError
+from artcafe_common.log import setup_logging
+from artcafe_common.service import parser_for, read_config, run_service
+
+EXIT_FAILED = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line and do what it says."""
+    parser = parser_for("auth", __doc__ or "", AuthConfig, PREFIX)
+    commands = parser.add_subparsers(dest="command", metavar="command", title="commands (none: serve)")
+    adding = commands.add_parser("add-user", help="add a person to the local issuer, or set their password")
+    adding.add_argument("--email", required=True)
+    adding.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
+    commands.add_parser("create-tables", help="create the missing tables and end")
+    chosen = parser.parse_args(arguments)
+    if chosen.command is None:
+        run_service("auth", chosen, AuthConfig, PREFIX, run)
+        return
+    config = read_config(AuthConfig, PREFIX)
+    setup_logging("auth", config.server_id, "WARNING")
+    try:
+        asyncio.run(
+            _create_tables(config) if chosen.command == "create-tables" else _add_user(config, chosen)
+        )
+    except ServiceError as error:
+        print(f"{chosen.command}: {error.detail}", file=sys.stderr)
+        raise SystemExit(EXIT_FAILED) from None
+
+
+async def _create_tables(config: AuthConfig) -> None:
+    async with connect_store(config) as dynamo:
+        await dynamo.create_tables(TABLES)
+
+
+async def _add_user(config: AuthConfig, chosen: argparse.Namespace) -> None:
+    if not config.local_issuer:
+        raise SystemExit("add-user: the local issuer is off (AUTH_LOCAL_ISSUER)")
+    if not chosen.password_stdin:
+        raise SystemExit("add-user: give the password on standard input with --password-stdin")
+    password = sys.stdin.readline().rstrip("\r\n")
+    async with connect_store(config) as dynamo:
+        if config.create_tables:
+            await dynamo.create_tables(TABLES)
+        user = await add_user(DynamoUserStore(dynamo), Passwords(), SystemClock(), chosen.email, password)
+    print(msgspec.json.encode({"user_id": user.user_id}).decode())

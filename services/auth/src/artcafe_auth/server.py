@@ -1,0 +1,157 @@
+"""Put the service together, run it, and take it down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from artcafe_auth.agents import AgentProofs
+from artcafe_auth.app import SERVICE, create_auth_app, serve_bus
+from artcafe_auth.config import AuthConfig
+from artcafe_auth.fetcher import HttpFetcher
+from artcafe_auth.handlers import Handlers
+from artcafe_auth.limits import RateLimits
+from artcafe_auth.local_issuer import LocalIssuer, load_or_create_key
+from artcafe_auth.passwords import Passwords
+from artcafe_auth.people import LocalPeople
+from artcafe_auth.providers import Provider, Providers
+from artcafe_auth.store import CHALLENGES, TABLES, DynamoOneTimeStore, DynamoUserStore
+from artcafe_common import __version__, rpc
+from artcafe_common.bus import Bus
+from artcafe_common.clock import Clock, SystemClock
+from artcafe_common.contracts.registry import GET_AGENT, AgentInfo, GetAgent
+from artcafe_common.dynamo import Dynamo
+from artcafe_common.errors import unavailable
+from artcafe_common.health import Readiness
+from artcafe_common.http.server import listening_socket, serve_http
+
+logger = logging.getLogger(__name__)
+
+STORE_RETRY_SECONDS = 1.0
+
+
+async def run(config: AuthConfig, stop: asyncio.Event, clock: Clock | None = None) -> None:
+    """Serve until `stop` is set."""
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        bound = stack.enter_context(listening_socket(config.http_host, config.http_port))
+        dynamo = await stack.enter_async_context(connect_store(config))
+        bus = await _open_bus(config, stop)
+        if bus is None:
+            return
+        stack.push_async_callback(bus.close_gracefully)
+        fetcher = await stack.enter_async_context(HttpFetcher.connect())
+        limits = RateLimits(
+            address_rate=config.address_rate,
+            agent_rate=config.agent_rate,
+            login_rate=config.login_rate,
+            clock=clock,
+        )
+        people = _local_people(config, dynamo, limits, clock, stack)
+        providers = Providers(
+            [Provider(issuer, fetcher, clock, allow_http=config.development) for issuer in config.issuers()],
+            people.issuer.rules() if people else None,
+            config.issuers_refresh_seconds,
+        )
+
+        async def ask_registry(request: GetAgent) -> AgentInfo:
+            return await rpc.call(bus, GET_AGENT, request)
+
+        handlers = Handlers(
+            AgentProofs(DynamoOneTimeStore(dynamo), ask_registry, limits, clock), providers, people
+        )
+        readiness = _readiness(config, dynamo, bus, providers)
+        app = create_auth_app(handlers, readiness)
+        await stack.enter_async_context(serve_bus(bus, handlers, readiness))
+        async with asyncio.TaskGroup() as group:
+            background = [group.create_task(providers.run()), group.create_task(_drain_on(stop, readiness))]
+            if config.create_tables:
+                background.append(group.create_task(_create_tables(dynamo)))
+            logger.info("service_ready", extra={"http_port": bound.getsockname()[1]})
+            try:
+                await serve_http(app.asgi, bound, stop)
+            finally:
+                # Hypercorn has closed it.
+                bound.detach()
+            for task in background:
+                task.cancel()
+
+
+def connect_store(config: AuthConfig) -> AbstractAsyncContextManager[Dynamo]:
+    """Open the client of the tables."""
+    return Dynamo.connect(
+        region=config.aws_region, endpoint_url=config.aws_endpoint_url, prefix=config.table_prefix
+    )
+
+
+async def _open_bus(config: AuthConfig, stop: asyncio.Event) -> Bus | None:
+    """Wait for NATS; return None where the service is told to stop before it is there."""
+    opening = asyncio.create_task(
+        Bus.open(
+            config.nats_url,
+            name=f"{SERVICE}:{config.server_id}",
+            user=config.nats_user,
+            password=config.nats_password.reveal() if config.nats_password else None,
+        )
+    )
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return opening.result() if opening.done() else None
+    finally:
+        for task in (opening, stopping):
+            task.cancel()
+
+
+def _local_people(
+    config: AuthConfig, dynamo: Dynamo, limits: RateLimits, clock: Clock, stack: AsyncExitStack
+) -> LocalPeople | None:
+    if not config.local_issuer:
+        return None
+    # The configuration has checked that both are there.
+    assert config.local_issuer_url is not None and config.local_issuer_key_file is not None
+    issuer = LocalIssuer(
+        load_or_create_key(Path(config.local_issuer_key_file)),
+        url=config.local_issuer_url,
+        audience=config.local_audience,
+        token_seconds=config.local_token_seconds,
+    )
+    passwords = Passwords()
+    stack.callback(passwords.close)
+    return LocalPeople(DynamoUserStore(dynamo), passwords, issuer, limits, clock)
+
+
+def _readiness(config: AuthConfig, dynamo: Dynamo, bus: Bus, providers: Providers) -> Readiness:
+    async def nats() -> None:
+        if not bus.is_connected:
+            raise unavailable("message bus")
+
+    async def store() -> None:
+        await dynamo.ping(CHALLENGES)
+
+    readiness = Readiness(SERVICE, config.server_id, __version__)
+    readiness.add("nats", nats)
+    readiness.add("dynamodb", store)
+    # Agents come in without it, and people with tokens that others have checked by keys they still know.
+    readiness.add("identity-providers", providers.check, required=False)
+    return readiness
+
+
+async def _drain_on(stop: asyncio.Event, readiness: Readiness) -> None:
+    await stop.wait()
+    readiness.drain()
+
+
+async def _create_tables(dynamo: Dynamo) -> None:
+    """Create the missing tables as soon as the store is there; readiness is false until then."""
+    while True:
+        try:
+            await dynamo.create_tables(TABLES)
+            return
+        except (BotoCoreError, ClientError, OSError, TimeoutError) as error:
+            logger.warning("tables_not_created", extra={"error": type(error).__name__})
+            await asyncio.sleep(STORE_RETRY_SECONDS)
