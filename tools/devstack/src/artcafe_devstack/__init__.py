@@ -2,7 +2,7 @@
 
 - `python -m artcafe_devstack` starts and supervises the whole stack.
 - `artcafe_devstack.servers` has single servers as context managers, for integration tests.
-- `artcafe_devstack.stack.DevStack` is the whole stack for end-to-end tests and benchmarks.
+- `artcafe_devstack.devstack.DevStack` is the whole stack for end-to-end tests and benchmarks.
 - `artcafe_devstack.fixtures` is a pytest plugin on top of them.
 """
 

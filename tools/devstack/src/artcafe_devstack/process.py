@@ -44,6 +44,7 @@ class ManagedProcess:
     def __init__(self, spec: ProcessSpec) -> None:
         self.spec = spec
         self._popen: subprocess.Popen[bytes] | None = None
+        self._gone = True
 
     @property
     def pid(self) -> int | None:
@@ -69,6 +70,7 @@ class ManagedProcess:
                     start_new_session=True,
                     preexec_fn=_die_with_parent(os.getpid()),
                 )
+                self._gone = False
             except OSError as error:
                 raise StackError(
                     f"{self.spec.name}: cannot run {self.spec.argv[0]}: {error.strerror}"
@@ -80,7 +82,7 @@ class ManagedProcess:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the process and to everything it has started."""
-        if self._popen is not None:
+        if self._popen is not None and not self._gone:
             # The group outlives its leader while a worker is left in it, so it is signalled in any case.
             try:
                 os.killpg(self._popen.pid, number)
@@ -92,6 +94,8 @@ class ManagedProcess:
         self.send(signal.SIGKILL)
         if self._popen is not None:
             self._popen.wait()
+            # From here on the number may be another process's.
+            self._gone = True
 
     def ask_to_stop(self) -> None:
         """Ask for a clean end without waiting for it."""

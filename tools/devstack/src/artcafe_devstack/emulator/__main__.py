@@ -10,6 +10,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+HEALTH_PATH = "/_ministack/health"
+Application = Callable[..., Awaitable[None]]
+
 _COMPACT_BYTES = 64 * 1024 * 1024
 _COMPACT_AT_START_BYTES = 4 * 1024 * 1024
 _EXPIRE_SECONDS = 60.0
@@ -42,7 +45,7 @@ async def _serve(port: int, folder: Path | None) -> None:
 
     # Its lifespan would start schedulers, look for Docker and bind further ports: nothing of that is used
     # here.
-    application: Any = _without_lifespan(ministack.app)
+    application: Any = _guarded(ministack.app, durable=folder is not None)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -86,11 +89,16 @@ async def _upkeep(services: Any, journal: Any) -> None:
             services.compact()
 
 
-def _without_lifespan(app: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Answer the server's lifespan messages in place of the application."""
+def _guarded(app: Application, *, durable: bool) -> Application:
+    """Answer lifespan messages in place of the application, and refuse what would bypass the journal."""
 
     async def wrapped(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "lifespan":
+            path = scope.get("path", "")
+            if durable and path.startswith("/_ministack/") and path != HEALTH_PATH:
+                await send({"type": "http.response.start", "status": 403, "headers": []})
+                await send({"type": "http.response.body", "body": b"not with a journal\n"})
+                return
             await app(scope, receive, send)
             return
         while True:
