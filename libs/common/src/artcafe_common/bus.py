@@ -47,6 +47,7 @@ class Bus(Client):
         self._direct: dict[int, DirectHandler] = {}
         self._on_lost: list[Listener] = []
         self._on_back: list[Listener] = []
+        self._leaving = False
 
     @classmethod
     async def open(
@@ -144,7 +145,7 @@ class Bus(Client):
                     await self.flush()
         except Exception as error:
             logger.warning("nats_flush_failed", extra={"error": type(error).__name__})
-        self._on_lost.clear()
+        self._leaving = True
         try:
             async with asyncio.timeout(timeout):
                 await self.close()
@@ -171,6 +172,8 @@ class Bus(Client):
             logger.warning("nats_error", extra=details)
 
     async def _lost(self) -> None:
+        if self._leaving:
+            return
         logger.warning("nats_lost")
         for listener in self._on_lost:
             listener()

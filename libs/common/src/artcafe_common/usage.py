@@ -55,7 +55,12 @@ class UsageCounter:
         self._hour_end = 0.0
         self._start = clock.now()
         self._closed: list[tuple[float, float, list[UsageRow]]] = []
+        self._closing = False
         self._before_close: list[Callable[[], None]] = []
+
+    def now(self) -> float:
+        """Return the time at which something counted now is accepted."""
+        return self._clock.now()
 
     def before_close(self, flush: Callable[[], None]) -> None:
         """Call `flush` before counts are taken, for whoever adds up elsewhere first."""
@@ -63,7 +68,8 @@ class UsageCounter:
 
     def tally(self, now: float, tenant_id: str, agent_id: str = "", channel_id: str = "") -> Tally:
         """Return the counts to add to for something accepted at `now` (epoch seconds)."""
-        if now >= self._hour_end:
+        # What is handed over while an hour is being closed belongs to that hour.
+        if now >= self._hour_end and not self._closing:
             self._start_hour(now)
         key = (tenant_id, agent_id, channel_id)
         tally = self._tallies.get(key)
@@ -83,7 +89,11 @@ class UsageCounter:
 
     def take(self) -> Iterable[tuple[float, float, list[UsageRow]]]:
         """Return (start, end, rows) of what was counted since the last call, a span never crossing an hour."""
-        self._close(self._clock.now())
+        now = self._clock.now()
+        if self._hour_end and now >= self._hour_end:
+            self._start_hour(now)
+        else:
+            self._close(now)
         taken, self._closed = self._closed, []
         return taken
 
@@ -94,8 +104,10 @@ class UsageCounter:
         self._start = max(self._start, self._hour_end - HOUR_SECONDS)
 
     def _close(self, end: float) -> None:
+        self._closing = True
         for flush in self._before_close:
             flush()
+        self._closing = False
         if self._tallies:
             rows = [
                 UsageRow(

@@ -83,8 +83,9 @@ class _Socket(WSListener):
             return
         kind = frame.msg_type
         if kind == WSMsgType.CLOSE:
+            body = frame.get_payload_as_bytes()
             # Without a code the client just said goodbye.
-            connection.acknowledge_close(int(frame.get_close_code()) or 1000)
+            connection.acknowledge_close(int.from_bytes(body[:2]) if len(body) >= 2 else 1000)
             return
         if connection.closing:
             return

@@ -34,7 +34,8 @@ def listening_socket(host: str, port: int, *, shared: bool = False) -> socket.so
 async def serve_http(app: Starlette, bound: socket.socket, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then finish what is in flight within `GRACE_SECONDS`."""
     config = Config()
-    config.bind = [f"fd://{bound.fileno()}"]
+    # Hypercorn makes a socket of its own from the number and closes that.
+    config.bind = [f"fd://{bound.detach()}"]
     config.backlog = BACKLOG
     config.read_timeout = READ_TIMEOUT_SECONDS
     config.keep_alive_timeout = KEEP_ALIVE_SECONDS
