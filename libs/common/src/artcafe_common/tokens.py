@@ -6,17 +6,19 @@ of leeway. Only then is any header believed, and only against a membership.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jwt
+import msgspec
 
 from artcafe_common.clock import Clock
 from artcafe_common.contracts.auth import IssuerKeys, Jwks
 from artcafe_common.contracts.registry import Membership, Memberships
-from artcafe_common.errors import ErrorCode, ServiceError, invalid, permission_denied
+from artcafe_common.errors import ErrorCode, ServiceError, invalid, permission_denied, unavailable
 from artcafe_common.roles import Permission, Role, permissions_of
 
 logger = logging.getLogger(__name__)
@@ -68,21 +70,23 @@ class TenantScope:
 class KeyRing:
     """The issuers' keys as auth last told them, asked for again when old or when a key is unknown.
 
-    While auth is away old keys serve on for a bounded time. Unknown key ids make it ask at most once in
-    `UNKNOWN_KEY_PAUSE_SECONDS`, whatever clients send.
+    While auth is away, or has itself no keys of an issuer, old keys serve on for a bounded time. Unknown key
+    ids make it ask at most once in `UNKNOWN_KEY_PAUSE_SECONDS`, whatever clients send.
     """
 
     def __init__(self, fetch: Callable[[], Awaitable[Jwks]], clock: Clock) -> None:
         self._fetch = fetch
         self._clock = clock
         self._issuers: dict[str, IssuerKeys] = {}
+        self._keys_at: dict[str, float] = {}
         self._fetched_at: float | None = None
         self._tried_at: float | None = None
+        self._asking = asyncio.Lock()
 
     async def find(self, issuer: str, key_id: str) -> tuple[IssuerKeys, dict[str, Any]] | None:
         """Return an issuer and its key, or None where there is no such key.
 
-        Raises: ServiceError ``unavailable`` where no keys are known or they are too old to be trusted.
+        Raises: ServiceError ``unavailable`` where no keys of the issuer are known or they are too old.
         """
         now = self._clock.monotonic()
         found = self._lookup(issuer, key_id)
@@ -90,8 +94,15 @@ class KeyRing:
         paused = self._tried_at is not None and now - self._tried_at < UNKNOWN_KEY_PAUSE_SECONDS
         # With no keys at all there is nothing to serve meanwhile, so a first fetch is never put off.
         if self._fetched_at is None or ((old or found is None) and not paused):
-            await self._refresh(now)
+            async with self._asking:
+                await self._refresh(now)
             found = self._lookup(issuer, key_id)
+        elif found is None and self._asking.locked():
+            # Somebody else's question is on its way, and its answer may have this key.
+            async with self._asking:
+                found = self._lookup(issuer, key_id)
+        if found is None and issuer in self._issuers and not self._issuers[issuer].keys:
+            raise unavailable("the identity provider")
         return found
 
     def _lookup(self, issuer: str, key_id: str) -> tuple[IssuerKeys, dict[str, Any]] | None:
@@ -112,8 +123,19 @@ class KeyRing:
                 raise
             logger.warning("jwks_refresh_failed", extra={"code": error.code})
             return
-        self._issuers = {issuer.issuer: issuer for issuer in jwks.issuers}
+        self._issuers = {issuer.issuer: self._with_keys(issuer, now) for issuer in jwks.issuers}
         self._fetched_at = now
+
+    def _with_keys(self, issuer: IssuerKeys, now: float) -> IssuerKeys:
+        """Return an issuer as auth told it; where auth could not reach it lately, with the keys it had."""
+        if issuer.keys:
+            self._keys_at[issuer.issuer] = now
+            return issuer
+        known = self._issuers.get(issuer.issuer)
+        had_at = self._keys_at.get(issuer.issuer)
+        if known is None or had_at is None or now - had_at > KEYS_STALE_SECONDS:
+            return issuer
+        return msgspec.structs.replace(issuer, keys=known.keys)
 
 
 class TokenVerifier:
