@@ -19,12 +19,13 @@ from artcafe_common.errors import ServiceError
 from artcafe_common.log import setup_logging
 from artcafe_common.service import parser_for, read_config, run_service
 
+SUMMARY = "Serve auth: proofs of agents, keys of people's tokens, and on one machine their sign-in."
 EXIT_FAILED = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and do what it says."""
-    parser = parser_for("auth", __doc__ or "", AuthConfig, PREFIX)
+    parser = parser_for("auth", SUMMARY, AuthConfig, PREFIX)
     commands = parser.add_subparsers(dest="command", metavar="command", title="commands (none: serve)")
     adding = commands.add_parser("add-user", help="add a person to the local issuer, or set their password")
     adding.add_argument("--email", required=True)
@@ -53,9 +54,7 @@ async def _create_tables(config: AuthConfig) -> None:
 async def _add_user(config: AuthConfig, chosen: argparse.Namespace) -> None:
     if not config.local_issuer:
         raise SystemExit("add-user: the local issuer is off (AUTH_LOCAL_ISSUER)")
-    if not chosen.password_stdin:
-        raise SystemExit("add-user: give the password on standard input with --password-stdin")
-    password = sys.stdin.readline().rstrip("\r\n")
+    password = sys.stdin.readline().rstrip("\r\n") if chosen.password_stdin else None
     async with connect_store(config) as dynamo:
         if config.create_tables:
             await dynamo.create_tables(TABLES)

@@ -59,14 +59,20 @@ class LocalPeople:
 
 
 async def add_user(
-    store: UserStore, passwords: Passwords, clock: Clock, email: str, password: str
+    store: UserStore, passwords: Passwords, clock: Clock, email: str, password: str | None
 ) -> LocalUser:
     """Add a person, or give an existing one the password; return them with the id they keep.
 
+    Only an existing person can do without a password: theirs stays.
     Raises: ServiceError ``invalid_argument``, ``unavailable``.
     """
-    new = LocalUser(normal_email(email), new_ulid(), passwords.hash(password))
-    return await store.save(new, clock.now())
+    email = normal_email(email)
+    if password is None:
+        known = await store.find(email)
+        if known is None:
+            raise invalid("a new person needs a password")
+        return known
+    return await store.save(LocalUser(email, new_ulid(), passwords.hash(password)), clock.now())
 
 
 def normal_email(email: str) -> str:

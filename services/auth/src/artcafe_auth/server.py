@@ -32,6 +32,8 @@ from artcafe_common.http.server import listening_socket, serve_http
 logger = logging.getLogger(__name__)
 
 STORE_RETRY_SECONDS = 1.0
+# Less than what gateways wait for auth, so that they learn who did not answer.
+REGISTRY_TIMEOUT_SECONDS = 3.0
 
 
 async def run(config: AuthConfig, stop: asyncio.Event, clock: Clock | None = None) -> None:
@@ -59,7 +61,7 @@ async def run(config: AuthConfig, stop: asyncio.Event, clock: Clock | None = Non
         )
 
         async def ask_registry(request: GetAgent) -> AgentInfo:
-            return await rpc.call(bus, GET_AGENT, request)
+            return await rpc.call(bus, GET_AGENT, request, timeout=REGISTRY_TIMEOUT_SECONDS)
 
         handlers = Handlers(
             AgentProofs(DynamoOneTimeStore(dynamo), ask_registry, limits, clock), providers, people
@@ -72,11 +74,7 @@ async def run(config: AuthConfig, stop: asyncio.Event, clock: Clock | None = Non
             if config.create_tables:
                 background.append(group.create_task(_create_tables(dynamo)))
             logger.info("service_ready", extra={"http_port": bound.getsockname()[1]})
-            try:
-                await serve_http(app.asgi, bound, stop)
-            finally:
-                # Hypercorn has closed it.
-                bound.detach()
+            await serve_http(app.asgi, bound, stop)
             for task in background:
                 task.cancel()
 
