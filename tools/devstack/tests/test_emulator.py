@@ -5,6 +5,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from artcafe_devstack.servers import AwsEndpoint, RunningServer, aws_emulator
+from artcafe_devstack.ports import free_port
+from artcafe_devstack.process import ManagedProcess
+from artcafe_devstack.servers import AwsEndpoint, RunningServer, aws_emulator, emulator_spec
 
 _NO_RETRIES = Config(
     retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=10, max_pool_connections=32
@@ -68,7 +71,7 @@ async def _everything(dynamodb: Any) -> dict[str, Any]:
 
 
 class _Writer:
-    """Writes to one item of its own and to one that all writers share, and remembers what was acknowledged."""
+    """Writes to an item of its own and to one that all share, and remembers what was acknowledged."""
 
     def __init__(self, number: int) -> None:
         self.id = f"writer-{number}"
@@ -77,6 +80,8 @@ class _Writer:
         self.locks_won = 0
         self.shared_added = 0
         self.shared_attempted = 0
+        self.goal = 0
+        self.reached = asyncio.Event()
 
     async def run(self, dynamodb: Any) -> None:
         """Write until the emulator is gone."""
@@ -85,6 +90,14 @@ class _Writer:
                 await self._next_version(dynamodb)
                 await self._add_to_shared(dynamodb)
                 await self._fight_for_a_lock(dynamodb)
+                if self.version >= self.goal:
+                    self.reached.set()
+
+    async def wrote(self, times: int) -> None:
+        """Wait until a number of further rounds are acknowledged."""
+        self.goal = self.version + times
+        self.reached.clear()
+        await self.reached.wait()
 
     async def _next_version(self, dynamodb: Any) -> None:
         """Replace the own item, on the condition that it is the version that was written before."""
@@ -148,7 +161,8 @@ async def test_sigkill_under_load_loses_no_acknowledged_write(server: RunningSer
             if crash == 0:
                 await _make_table(dynamodb)
             work = [asyncio.create_task(writer.run(dynamodb)) for writer in writers]
-            await _until_each_wrote(writers, 10)
+            async with asyncio.timeout(30):
+                await asyncio.gather(*(writer.wrote(10) for writer in writers))
             server.kill()
             await asyncio.gather(*work)
         server.start()
@@ -156,13 +170,6 @@ async def test_sigkill_under_load_loses_no_acknowledged_write(server: RunningSer
             _check_books(await _everything(dynamodb), writers)
             await _settle(dynamodb, writers)
     assert "replay:" not in server.log.read_text(), "every journaled write succeeded again"
-
-
-async def _until_each_wrote(writers: list[_Writer], times: int) -> None:
-    goal = {writer.id: writer.version + times for writer in writers}
-    async with asyncio.timeout(30):
-        while any(writer.version < goal[writer.id] for writer in writers):
-            await asyncio.sleep(0.01)
 
 
 def _check_books(items: dict[str, Any], writers: list[_Writer]) -> None:
@@ -272,6 +279,35 @@ async def test_a_presigned_upload_survives_sigkill(server: RunningServer) -> Non
         await asyncio.sleep(2)
         server.start()
         assert await (await s3.get_object(Bucket="journal-bucket", Key="k"))["Body"].read() == b"presigned"
+
+
+async def test_an_expired_item_does_not_come_back(tmp_path: Path) -> None:
+    """A conditional write that succeeded because an item had expired succeeds in the replay too."""
+    spec = emulator_spec(tmp_path, free_port())
+    process = ManagedProcess(replace(spec, argv=[*spec.argv, "--expire-seconds", "0.2"]))
+    server = RunningServer(process, 0, f"http://127.0.0.1:{spec.argv[spec.argv.index('--port') + 1]}")
+    server.start()
+    try:
+        async with _client("dynamodb", server) as dynamodb:
+            await _make_table(dynamodb, ttl=True)
+            first = {"id": {"S": "x"}, "expires_at": {"N": "1000"}}
+            await dynamodb.put_item(TableName=_TABLE, Item=first)
+            second = {"id": {"S": "x"}, "expires_at": {"N": "4000000000"}}
+            async with asyncio.timeout(10):
+                while (await dynamodb.get_item(TableName=_TABLE, Key={"id": {"S": "x"}})).get(
+                    "Item"
+                ) == first:
+                    await asyncio.sleep(0.05)
+            await dynamodb.put_item(
+                TableName=_TABLE, Item=second, ConditionExpression="attribute_not_exists(id)"
+            )
+        server.kill()
+        server.start()
+        async with _client("dynamodb", server) as dynamodb:
+            assert await _everything(dynamodb) == {"x": second}
+        assert "replay:" not in server.log.read_text()
+    finally:
+        server.stop()
 
 
 async def test_refused_writes_are_not_journaled(server: RunningServer, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ Application = Callable[..., Awaitable[None]]
 _COMPACT_BYTES = 64 * 1024 * 1024
 _COMPACT_AT_START_BYTES = 4 * 1024 * 1024
 _EXPIRE_SECONDS = 60.0
-_CHECK_SECONDS = 5.0
+_CHECK_SECONDS_MAX = 5.0
 
 
 def main() -> None:
@@ -24,6 +24,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="artcafe_devstack.emulator", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--folder", type=Path, help="where the state is kept; without it nothing is kept")
+    parser.add_argument(
+        "--expire-seconds", type=float, default=_EXPIRE_SECONDS, help="how often items expire"
+    )
     arguments = parser.parse_args()
     # ministack reads its settings from the environment when it is imported.
     os.environ.update(
@@ -35,10 +38,10 @@ def main() -> None:
         LOG_LEVEL=os.environ.get("LOG_LEVEL", "WARNING"),
     )
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(_serve(arguments.port, arguments.folder))
+    asyncio.run(_serve(arguments.port, arguments.folder, arguments.expire_seconds))
 
 
-async def _serve(port: int, folder: Path | None) -> None:
+async def _serve(port: int, folder: Path | None, expire_seconds: float) -> None:
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
     from ministack import app as ministack
@@ -67,7 +70,7 @@ async def _serve(port: int, folder: Path | None) -> None:
     if journal.size > _COMPACT_AT_START_BYTES:
         services.compact()
     print(f"emulator: {count} journaled writes done again", file=sys.stderr, flush=True)
-    upkeep = asyncio.create_task(_upkeep(services, journal))
+    upkeep = asyncio.create_task(_upkeep(services, journal, expire_seconds))
     try:
         await serve(application, config, shutdown_trigger=stop.wait)
     finally:
@@ -76,13 +79,14 @@ async def _serve(port: int, folder: Path | None) -> None:
         journal.close()
 
 
-async def _upkeep(services: Any, journal: Any) -> None:
+async def _upkeep(services: Any, journal: Any, expire_seconds: float) -> None:
     """Remove expired items, and write a snapshot whenever the journal has grown large."""
+    pause = min(expire_seconds, _CHECK_SECONDS_MAX)
     waited = 0.0
     while True:
-        await asyncio.sleep(_CHECK_SECONDS)
-        waited += _CHECK_SECONDS
-        if waited >= _EXPIRE_SECONDS:
+        await asyncio.sleep(pause)
+        waited += pause
+        if waited >= expire_seconds:
             waited = 0.0
             services.expire()
         if journal.size > _COMPACT_BYTES:

@@ -1,0 +1,104 @@
+# ArtCafe PubSub: everything a person or CI does here. `make help` tells what there is.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.SUFFIXES:
+
+# PYTHON chooses the interpreter, else the newest that can make a virtual environment is taken.
+PYTHON ?=
+VENV := .venv
+EMULATOR_VENV := .venv-emulator
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+JOBS ?= 2
+
+PACKAGES := libs/common libs/agent-sdk services/auth services/registry services/gateway-ws services/metering \
+	tools/devstack
+FIND_PYTHON := PYTHON="$(PYTHON)" sh tools/devstack/find-python.sh
+PIP_INSTALL := sh tools/devstack/pip-install.sh
+# What has been installed: a second call finds these newer than what they are made from, and does nothing.
+STACK_STAMP := $(VENV)/.stack
+DEV_STAMP := $(VENV)/.dev
+EMULATOR_STAMP := $(EMULATOR_VENV)/.emulator
+
+.PHONY: help
+help: ## Show this help
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- Setting up ---
+
+.PHONY: setup
+setup: ## Install what running takes: .venv and .venv-emulator (PYTHON=... chooses the interpreter)
+	@$(MAKE) --no-print-directory --jobs=2 $(STACK_STAMP) $(EMULATOR_STAMP)
+
+.PHONY: setup-dev
+setup-dev: setup $(DEV_STAMP) ## Install what testing and checking takes, too
+
+# pip comes last into a new environment: where it is, the environment is whole.
+$(VENV)/bin/pip $(EMULATOR_VENV)/bin/pip:
+	@python=$$($(FIND_PYTHON)) || exit 1; \
+	echo "[setup] $(@:/bin/pip=): a virtual environment with $$($$python --version)"; \
+	$$python -m venv --clear $(@:/bin/pip=)
+
+$(STACK_STAMP): requirements/stack.txt $(PACKAGES:=/pyproject.toml) | $(VENV)/bin/pip
+	@$(PIP_INSTALL) "$(VENV): packages and servers" $(BIN)/python --require-hashes -r requirements/stack.txt
+	@$(PIP_INSTALL) "$(VENV): this checkout" $(BIN)/python --no-deps --no-build-isolation $(PACKAGES:%=-e ./%)
+	@touch $@
+
+$(DEV_STAMP): $(STACK_STAMP) requirements/dev.txt
+	@$(PIP_INSTALL) "$(VENV): tools for tests and checks" $(BIN)/python --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(EMULATOR_STAMP): requirements/emulator.txt | $(EMULATOR_VENV)/bin/pip
+	@$(PIP_INSTALL) "$(EMULATOR_VENV): AWS emulator" $(EMULATOR_VENV)/bin/python --require-hashes -r requirements/emulator.txt
+	@touch $@
+
+.PHONY: requirements
+requirements: $(DEV_STAMP) ## Write requirements/*.txt anew from what the packages declare (UPGRADE=1 for newest)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python requirements/compile.py $(if $(UPGRADE),--upgrade)
+
+# --- Running ---
+
+.PHONY: run
+run: setup ## Run everything on this machine (EDGE_PORT=8080, ARTCAFE_STATE=.artcafe, ARGS="--help")
+	@exec $(BIN)/python -m artcafe_devstack $(ARGS)
+
+.PHONY: demo
+demo: setup ## Show two agents talking through the running stack
+	@exec $(BIN)/python -m artcafe_devstack.demo $(ARGS)
+
+# --- Checking ---
+
+.PHONY: test
+test: test-unit ## Run all tests (PYTEST_ARGS="-k name")
+	@$(BIN)/python -m pytest tests $(PYTEST_ARGS)
+
+.PHONY: test-unit
+test-unit: setup-dev ## Run the packages' own tests
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(PACKAGES:=/tests) $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: setup-dev ## Check style, formatting and the pinned requirements
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/python requirements/compile.py --check
+
+.PHONY: format
+format: setup-dev ## Bring all code into the house's form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: types
+types: setup-dev ## Check types
+	@for package in $(PACKAGES); do $(BIN)/mypy $$package/src $$package/tests || exit 1; done
+
+.PHONY: bench
+bench: setup-dev ## Measure, side by side with the alternatives
+	@$(BIN)/python bench/run.py $(ARGS)
+
+# --- Tidying up ---
+
+.PHONY: clean
+clean: ## Remove what setup and the tools have made; the stack's data in .artcafe stays
+	rm -rf $(VENV) $(EMULATOR_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
