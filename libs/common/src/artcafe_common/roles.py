@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import TypeGuard
 
 
 class Role(StrEnum):
@@ -82,12 +83,22 @@ PLATFORM_PERMISSIONS: Mapping[PlatformRole, frozenset[Permission]] = {
 }
 
 
+_ROLES = frozenset(role.value for role in Role)
+_PLATFORM_ROLES = frozenset(role.value for role in PlatformRole)
+
+
+def is_role(name: str | None) -> TypeGuard[str]:
+    """Tell whether a name is a role that this version knows."""
+    return name in _ROLES
+
+
 def permissions_of(role: str | None, platform_roles: tuple[str, ...] = ()) -> frozenset[Permission]:
     """Return all that a role and platform roles allow; a role that this version does not know allows nothing."""
     allowed: frozenset[Permission] = frozenset()
-    if role in Role:
+    if is_role(role):
         allowed |= PERMISSIONS[Role(role)]
     for name in platform_roles:
-        if name in PlatformRole:
+        # By value: Python 3.11 refuses to look for a string in an enumeration.
+        if name in _PLATFORM_ROLES:
             allowed |= PLATFORM_PERMISSIONS[PlatformRole(name)]
     return allowed

@@ -19,7 +19,7 @@ from artcafe_common.clock import Clock
 from artcafe_common.contracts.auth import IssuerKeys, Jwks
 from artcafe_common.contracts.registry import Membership, Memberships
 from artcafe_common.errors import ErrorCode, ServiceError, invalid, permission_denied, unavailable
-from artcafe_common.roles import Permission, Role, permissions_of
+from artcafe_common.roles import Permission, Role, is_role, permissions_of
 
 logger = logging.getLogger(__name__)
 
@@ -238,7 +238,7 @@ class Access:
         known = await self._memberships.memberships(person.user_id, person.claimed_tenant_id)
         rows = {membership.tenant_id for membership in known.memberships}
         if person.claimed_tenant_id and known.claimed_status and person.claimed_tenant_id not in rows:
-            role = person.claimed_role if person.claimed_role in Role else Role.MEMBER
+            role = person.claimed_role if is_role(person.claimed_role) else Role.MEMBER
             claimed = Membership(
                 tenant_id=person.claimed_tenant_id, role=str(role), tenant_status=known.claimed_status
             )
