@@ -81,7 +81,7 @@ class KeyRing:
         self._keys_at: dict[str, float] = {}
         self._fetched_at: float | None = None
         self._tried_at: float | None = None
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
 
     async def find(self, issuer: str, key_id: str) -> tuple[IssuerKeys, dict[str, Any]] | None:
         """Return an issuer and its key, or None where there is no such key.
@@ -93,14 +93,11 @@ class KeyRing:
         old = self._fetched_at is None or now - self._fetched_at > KEYS_FRESH_SECONDS
         paused = self._tried_at is not None and now - self._tried_at < UNKNOWN_KEY_PAUSE_SECONDS
         # With no keys at all there is nothing to serve meanwhile, so a first fetch is never put off.
-        if self._fetched_at is None or ((old or found is None) and not paused):
-            async with self._asking:
-                await self._refresh(now)
+        due = self._fetched_at is None or ((old or found is None) and not paused)
+        # A question that is on its way may bring an unknown key; nobody waits for it to get a known one.
+        if found is None if self._asking else due:
+            await self._refresh(now)
             found = self._lookup(issuer, key_id)
-        elif found is None and self._asking.locked():
-            # Somebody else's question is on its way, and its answer may have this key.
-            async with self._asking:
-                found = self._lookup(issuer, key_id)
         if found is None and issuer in self._issuers and not self._issuers[issuer].keys:
             raise unavailable("the identity provider")
         return found
@@ -115,7 +112,20 @@ class KeyRing:
         return None
 
     async def _refresh(self, now: float) -> None:
-        self._tried_at = now
+        """Ask auth; whoever comes meanwhile shares the question and its outcome."""
+        if self._asking is None:
+            self._tried_at = now
+            self._asking = asyncio.create_task(self._ask(now))
+            self._asking.add_done_callback(self._asked)
+        await asyncio.shield(self._asking)
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        self._asking = None
+        if not task.cancelled():
+            # Seen here too, for the case that everybody who waited has gone.
+            task.exception()
+
+    async def _ask(self, now: float) -> None:
         try:
             jwks = await self._fetch()
         except ServiceError as error:
