@@ -1,0 +1,89 @@
+"""The command line: serve, or prepare what serving needs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+from artcafe_common.config import ConfigError
+from artcafe_common.errors import ServiceError
+from artcafe_common.log import setup_logging
+from artcafe_common.service import EXIT_CONFIG, parser_for, read_config, run_service
+from artcafe_registry.bootstrap import FirstTenant, bootstrap, create_tables
+from artcafe_registry.config import PREFIX, CommandConfig, RegistryConfig
+from artcafe_registry.domain.plans import PLANS
+from artcafe_registry.process import run
+
+EXIT_FAILED = 1
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command that the arguments name."""
+    arguments = _parser().parse_args(argv)
+    if arguments.command is None:
+        _serve(arguments)
+        return
+    config = read_config(CommandConfig, PREFIX)
+    setup_logging("registry", config.server_id, config.log_level)
+    try:
+        if arguments.command == "create-tables":
+            asyncio.run(create_tables(config))
+            print("tables: ok")
+        else:
+            asyncio.run(bootstrap(config, _first_tenant(arguments)))
+            print(f"tenant {arguments.tenant_id}: ok")
+    except ServiceError as error:
+        print(f"{arguments.command}: {error.detail}", file=sys.stderr)
+        raise SystemExit(EXIT_FAILED) from None
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    try:
+        # Checked before anything is started, and by --check-config.
+        read_config(RegistryConfig, PREFIX).cursor_key_bytes()
+    except ConfigError as error:
+        print(f"configuration: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_CONFIG) from None
+    run_service("registry", arguments, RegistryConfig, PREFIX, run)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = parser_for(
+        "registry",
+        "The registry of ArtCafe PubSub: tenants, people, agents, keys, channels and grants. Without a"
+        " command it serves.",
+        RegistryConfig,
+        PREFIX,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    commands.add_parser("create-tables", help="create the tables that are missing, and end")
+    first = commands.add_parser(
+        "bootstrap", help="make a tenant and its owner where they are missing, and end"
+    )
+    first.add_argument("--tenant-id", required=True)
+    first.add_argument("--tenant-name", required=True)
+    first.add_argument("--plan", choices=sorted(PLANS), default="free")
+    first.add_argument("--owner-user-id", required=True, help="the `sub` of the owner's tokens")
+    first.add_argument(
+        "--platform-admin", action="store_true", help="make the owner an administrator of the platform too"
+    )
+    first.add_argument(
+        "--auto-create-channels", action="store_true", help="let agents create channels by using them"
+    )
+    return parser
+
+
+def _first_tenant(arguments: argparse.Namespace) -> FirstTenant:
+    return FirstTenant(
+        tenant_id=arguments.tenant_id,
+        name=arguments.tenant_name,
+        plan=arguments.plan,
+        owner_user_id=arguments.owner_user_id,
+        platform_admin=arguments.platform_admin,
+        auto_create_channels=arguments.auto_create_channels,
+    )
+
+
+if __name__ == "__main__":
+    main()

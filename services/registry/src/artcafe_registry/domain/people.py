@@ -1,0 +1,27 @@
+"""Who may change whom among the people of a tenant."""
+
+from __future__ import annotations
+
+from artcafe_common.errors import ErrorCode, ServiceError, permission_denied
+from artcafe_common.roles import Permission, Role
+from artcafe_common.tokens import TenantScope
+
+OWNED_TENANTS_MAX = 3
+
+
+def check_may_set(scope: TenantScope, current: str | None, wanted: str | None) -> None:
+    """Raise unless the caller may turn a member's role into another; None is no member at all.
+
+    Owners are made, changed and removed by owners and by the platform's administrators only.
+    """
+    touches_owner = Role.OWNER in (current, wanted)
+    above = scope.role == Role.OWNER or Permission.TENANTS_ADMIN in scope.permissions
+    if touches_owner and not above:
+        raise permission_denied("only an owner can make, change or remove an owner")
+
+
+def last_owner() -> ServiceError:
+    """Return the error for a change that would leave a tenant without an owner."""
+    return ServiceError(
+        ErrorCode.FAILED_PRECONDITION, "this is the last owner: make somebody else an owner first"
+    )

@@ -1,0 +1,146 @@
+"""Deletions and revocations, begun in one transaction and finished whatever happens (see `store.pending`)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import datetime
+
+from artcafe_common.clock import Clock, rfc3339
+from artcafe_common.contracts.auth import Revoked
+from artcafe_common.errors import ServiceError, not_found
+from artcafe_registry import metrics
+from artcafe_registry.changes import Changes
+from artcafe_registry.store import Store
+from artcafe_registry.store.pending import Work
+
+logger = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 30.0
+# Younger work is in the hands of the process that began it.
+ABANDONED_SECONDS = 20.0
+
+
+class Removal:
+    """Carries out deletions and revocations, and finishes those that others left behind."""
+
+    def __init__(self, store: Store, changes: Changes, clock: Clock) -> None:
+        self._store = store
+        self._changes = changes
+        self._clock = clock
+
+    async def delete_agent(self, tenant_id: str, agent_id: str) -> None:
+        """Delete an agent with its keys and member rows, and close its sessions. Raises: ServiceError."""
+        now = self._now()
+        if not await self._store.agents.mark_deleting(tenant_id, agent_id, now):
+            raise not_found("agent")
+        await self.finish(Work(kind="agent", tenant_id=tenant_id, id=agent_id, started_at=now))
+
+    async def delete_channel(self, tenant_id: str, channel_id: str) -> None:
+        """Delete a channel with its member rows. Raises: ServiceError."""
+        now = self._now()
+        if not await self._store.channels.mark_deleting(tenant_id, channel_id, now):
+            raise not_found("channel")
+        await self.finish(Work(kind="channel", tenant_id=tenant_id, id=channel_id, started_at=now))
+
+    async def delete_tenant(self, tenant_id: str) -> None:
+        """Delete a tenant and everything in it, and close its sessions. Raises: ServiceError."""
+        now = self._now()
+        if not await self._store.tenants.mark_deleting(tenant_id, now):
+            raise not_found("tenant")
+        await self.finish(Work(kind="tenant", tenant_id=tenant_id, started_at=now))
+
+    async def finish(self, work: Work) -> None:
+        """Do all that a piece of work asks for; what was done before may be done again.
+
+        Raises: ServiceError where it cannot be finished now; it is tried again later.
+        """
+        match work.kind:
+            case "agent":
+                await self._finish_agent(work)
+            case "channel":
+                await self._finish_channel(work)
+            case "tenant":
+                await self._finish_tenant(work)
+            case "key":
+                await self._finish_key(work)
+            case "suspension":
+                tenant = await self._store.tenants.get(work.tenant_id)
+                if tenant is not None and tenant.status == "suspended":
+                    await self._changes.tell(work.tenant_id, "tenant", work.tenant_id, "updated")
+                    await self._revoke(work, "tenant_suspended")
+        await self._store.pending.done(work)
+
+    async def sweep(self, abandoned_seconds: float = ABANDONED_SECONDS) -> None:
+        """Finish what was left behind."""
+        left = await self._store.pending.all()
+        metrics.PENDING_WORK.set(len(left))
+        for work in left:
+            age = self._clock.now() - datetime.fromisoformat(work.started_at).timestamp()
+            if age < abandoned_seconds:
+                continue
+            logger.info("pending_work_resumed", extra={"kind": work.kind, "tenant_id": work.tenant_id})
+            try:
+                await self.finish(work)
+            except ServiceError as error:
+                logger.warning("pending_work_failed", extra={"kind": work.kind, "code": error.code})
+
+    async def run(self) -> None:
+        """Sweep now and then until cancelled."""
+        while True:
+            try:
+                await self.sweep()
+            except ServiceError as error:
+                logger.warning("sweep_failed", extra={"code": error.code})
+            except Exception:
+                logger.exception("sweep_failed")
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _finish_agent(self, work: Work) -> None:
+        if not await self._store.agents.is_deleting(work.tenant_id, work.id):
+            # Finished before; the id may be somebody else's by now.
+            return
+        # Told first: from the mark on nobody who asks finds the agent, so nothing new is let in.
+        await self._changes.tell(work.tenant_id, "agent", work.id, "deleted")
+        await self._revoke(work, "agent_deleted", agent_id=work.id)
+        await self._store.grants.remove_agent(work.tenant_id, work.id)
+        await self._store.agents.finish_delete(work.tenant_id, work.id)
+
+    async def _finish_channel(self, work: Work) -> None:
+        if not await self._store.channels.is_deleting(work.tenant_id, work.id):
+            return
+        await self._changes.tell(work.tenant_id, "channel", work.id, "deleted")
+        agents = await self._store.grants.remove_channel(work.tenant_id, work.id)
+        for agent_id in agents:
+            await self._changes.tell(work.tenant_id, "grants", agent_id, "updated")
+        await self._store.channels.finish_delete(work.tenant_id, work.id)
+
+    async def _finish_key(self, work: Work) -> None:
+        agent = await self._store.agents.get(work.tenant_id, work.id)
+        if agent is None or any(key.fingerprint == work.fingerprint for key in agent.keys):
+            # The agent's own deletion closes its sessions; and a key that was added again is good.
+            return
+        await self._changes.tell(work.tenant_id, "agent", work.id, "updated")
+        await self._revoke(work, "key_revoked", agent_id=work.id, fingerprint=work.fingerprint)
+
+    async def _finish_tenant(self, work: Work) -> None:
+        tenant = await self._store.tenants.get(work.tenant_id)
+        if tenant is None or tenant.status != "deleting":
+            return
+        await self._changes.tell(work.tenant_id, "tenant", work.tenant_id, "deleted")
+        await self._revoke(work, "tenant_deleted")
+        await self._store.clear_content(work.tenant_id)
+        # People go last, so that an owner may ask again until it is done.
+        for user_id in await self._store.members.remove_all(work.tenant_id):
+            await self._changes.tell(work.tenant_id, "member", user_id, "deleted")
+        await self._store.tenants.finish_delete(tenant)
+
+    async def _revoke(
+        self, work: Work, reason: str, agent_id: str | None = None, fingerprint: str | None = None
+    ) -> None:
+        await self._changes.revoke(
+            Revoked(tenant_id=work.tenant_id, reason=reason, agent_id=agent_id, fingerprint=fingerprint)
+        )
+
+    def _now(self) -> str:
+        return rfc3339(self._clock.now())
