@@ -1,0 +1,114 @@
+"""Start the metering service."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+
+from artcafe_common import __version__, rpc
+from artcafe_common.bus import Bus
+from artcafe_common.clock import SystemClock
+from artcafe_common.contracts.metering import GET_MONTH
+from artcafe_common.contracts.platform import GetHealth, Health, health_endpoint
+from artcafe_common.errors import unavailable
+from artcafe_common.health import Readiness
+from artcafe_common.http import serve_http
+from artcafe_common.http.server import listening_socket
+from artcafe_common.remote import remote_access
+from artcafe_common.service import parser_for, run_service
+from artcafe_common.usage import UsageCounter, UsageReporter
+from artcafe_metering.app import create_usage_app
+from artcafe_metering.config import PREFIX, MeteringConfig
+from artcafe_metering.counters import ValkeyCounters
+from artcafe_metering.handlers import UsageApi
+from artcafe_metering.intake import Intake
+from artcafe_metering.ledger import Ledger
+from artcafe_metering.periods import Retention
+from artcafe_metering.tenants import RemoteTenants
+from artcafe_metering.valkey import Valkey
+
+logger = logging.getLogger(__name__)
+
+SERVICE = "metering"
+LAST_BATCH_SECONDS = 3.0
+
+
+async def serve(config: MeteringConfig, stop: asyncio.Event) -> None:
+    """Run until `stop` is set; then REST ends first, and what was taken from the stream is finished."""
+    clock = SystemClock()
+    retention = Retention(config.hours_kept_days, config.days_kept_days, config.months_kept_days)
+    bound = listening_socket(config.http_host, config.http_port)
+    bus = await _open_bus(config, stop)
+    if bus is None:
+        bound.close()
+        return
+    # One more than there are rounds, for the check whether Valkey is there again.
+    valkey = Valkey(config.redis_url.reveal(), config.rounds + 1)
+    try:
+        ledger = Ledger(valkey, retention, wait_for_disk=config.waitaof)
+        intake = Intake(bus, ledger, clock, retention, config.rounds)
+        counter = UsageCounter(clock)
+        reporter = UsageReporter(bus, counter)
+        api = UsageApi(ValkeyCounters(valkey), RemoteTenants(bus), clock, retention)
+        readiness = _readiness(config, bus, valkey, intake)
+        app = create_usage_app(api, readiness, remote_access(bus, clock), counter)
+
+        async def health(_: GetHealth) -> Health:
+            return await readiness.report()
+
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(rpc.serve(bus, GET_MONTH, api.month, queue=SERVICE))
+            await stack.enter_async_context(rpc.serve(bus, health_endpoint(SERVICE), health, queue=SERVICE))
+            async with asyncio.TaskGroup() as tasks:
+                reporting = tasks.create_task(reporter.run())
+                taking = asyncio.Event()
+                tasks.create_task(intake.run(taking))
+                await serve_http(app.asgi, bound, stop)
+                readiness.drain()
+                reporting.cancel()
+                await reporter.finish(LAST_BATCH_SECONDS)
+                taking.set()
+    finally:
+        await valkey.close()
+        await bus.close_gracefully()
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = parser_for(SERVICE, "The metering service of ArtCafe PubSub.", MeteringConfig, PREFIX)
+    run_service(SERVICE, parser.parse_args(), MeteringConfig, PREFIX, serve)
+
+
+async def _open_bus(config: MeteringConfig, stop: asyncio.Event) -> Bus | None:
+    password = config.nats_password.reveal() if config.nats_password else None
+    opening = asyncio.create_task(
+        Bus.open(config.nats_url, name=SERVICE, user=config.nats_user, password=password)
+    )
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([opening, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if opening.done():
+        return opening.result()
+    opening.cancel()
+    return None
+
+
+def _readiness(config: MeteringConfig, bus: Bus, valkey: Valkey, intake: Intake) -> Readiness:
+    async def nats() -> None:
+        if not bus.is_connected:
+            raise unavailable("message bus")
+
+    async def stream() -> None:
+        if not intake.healthy:
+            raise unavailable("usage stream")
+
+    readiness = Readiness(SERVICE, config.server_id, __version__)
+    readiness.add("nats", nats)
+    readiness.add("valkey", valkey.ping)
+    readiness.add("stream", stream)
+    return readiness
+
+
+if __name__ == "__main__":
+    main()

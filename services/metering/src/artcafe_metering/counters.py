@@ -1,0 +1,89 @@
+"""Read the counters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Protocol
+
+from artcafe_common.errors import invalid
+from artcafe_metering import keys
+from artcafe_metering.figures import Figures
+from artcafe_metering.keys import FIGURES, SEPARATOR, Breakdown
+from artcafe_metering.valkey import Valkey
+
+# More fields than this in one answer are no answer but an export.
+BROKEN_DOWN_FIELDS_MAX = 200_000
+
+# Counts in the server: the members themselves would be megabytes.
+_COUNT_UNION = "return #redis.call('SUNION', unpack(KEYS))"
+
+
+class Counters(Protocol):
+    """The reading side of the counters; periods without usage read as zeros."""
+
+    async def figures(self, period_keys: Sequence[str]) -> list[Figures]:
+        """Return the figures of each period."""
+        ...
+
+    async def broken_down(self, period_keys: Sequence[str], by: Breakdown) -> list[dict[str, Figures]]:
+        """Return the figures of each period per agent or channel."""
+        ...
+
+    async def active(self, set_keys: Sequence[str]) -> list[int]:
+        """Return the number of ids in each set."""
+        ...
+
+    async def active_in_all(self, set_keys: Sequence[str]) -> int:
+        """Return the number of distinct ids in several sets of one tenant."""
+        ...
+
+
+class ValkeyCounters:
+    """The counters in Valkey; keys as in `artcafe_metering.keys`."""
+
+    def __init__(self, valkey: Valkey) -> None:
+        self._valkey = valkey
+
+    async def figures(self, period_keys: Sequence[str]) -> list[Figures]:
+        """Return the figures of each period."""
+        answers = await self._valkey.read(("HMGET", key, *FIGURES) for key in period_keys)
+        return [Figures(*(int(value or 0) for value in values)) for values in answers]
+
+    async def broken_down(self, period_keys: Sequence[str], by: Breakdown) -> list[dict[str, Figures]]:
+        """Return the figures of each period per agent or channel.
+
+        Raises: ServiceError ``invalid_argument`` where that is too much for one answer.
+        """
+        names = [keys.breakdown_key(key, by) for key in period_keys]
+        if sum(await self._valkey.read(("HLEN", name) for name in names)) > BROKEN_DOWN_FIELDS_MAX:
+            raise invalid(f"too many {by}s for one answer: choose a shorter range or a larger granularity")
+        answers = await self._valkey.read(("HGETALL", name) for name in names)
+        return [_grouped(answer) for answer in answers]
+
+    async def active(self, set_keys: Sequence[str]) -> list[int]:
+        """Return the number of ids in each set."""
+        return await self._valkey.read(("SCARD", key) for key in set_keys)
+
+    async def active_in_all(self, set_keys: Sequence[str]) -> int:
+        """Return the number of distinct ids in several sets of one tenant."""
+        if not set_keys:
+            return 0
+        (count,) = await self._valkey.read([("EVAL", _COUNT_UNION, len(set_keys), *set_keys)])
+        return int(count)
+
+    async def messages_in_month(self, tenant_id: str, day: date) -> int:
+        """Return the messages of the month in which a day lies."""
+        (figures,) = await self.figures([keys.month_key(tenant_id, day)])
+        return figures.messages
+
+
+def _grouped(answer: dict[bytes, bytes] | list[bytes]) -> dict[str, Figures]:
+    pairs = answer.items() if isinstance(answer, dict) else zip(answer[::2], answer[1::2], strict=True)
+    counts: dict[str, list[int]] = {}
+    for field, value in pairs:
+        name, _, figure = field.decode().rpartition(SEPARATOR)
+        # A figure of a newer version is not ours to show.
+        if figure in FIGURES:
+            counts.setdefault(name, [0] * len(FIGURES))[FIGURES.index(figure)] = int(value)
+    return {name: Figures(*figures) for name, figures in counts.items()}

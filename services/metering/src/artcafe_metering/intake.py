@@ -1,0 +1,171 @@
+"""Take batches from the stream, have them applied, and acknowledge those that are on disk.
+
+Several rounds run side by side, since most of a round is waiting for a disk. Nothing is acknowledged that was
+not confirmed; whatever else happens, a batch comes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+
+from artcafe_common.bus import Bus
+from artcafe_common.clock import Clock
+from artcafe_common.errors import ServiceError
+from artcafe_common.streams import USAGE, ensure_stream
+from artcafe_metering import metrics
+from artcafe_metering.batches import Batch, PoisonError, read_batch
+from artcafe_metering.ledger import Ledger
+from artcafe_metering.periods import Retention
+from artcafe_metering.pull import Pull
+from artcafe_metering.streams import CONSUMER, DEAD_SUBJECT, USAGE_DEAD
+
+logger = logging.getLogger(__name__)
+
+ROUND_BATCHES = 256
+ROUND_BYTES = 8 * 1024 * 1024
+QUEUE_BATCHES = 1024
+RETRY_SECONDS = 1.0
+RETRY_ONE_SECONDS = 30.0
+PAUSE_SECONDS = 0.25
+PAUSE_SECONDS_MAX = 5.0
+FINISH_SECONDS = 8.0
+DEAD_TIMEOUT_SECONDS = 5.0
+_DAY_SECONDS = 86_400
+
+_ACK = b"+ACK"
+_TERM = b"+TERM"
+
+
+class Intake:
+    """The consuming side of metering in one process."""
+
+    def __init__(self, bus: Bus, ledger: Ledger, clock: Clock, retention: Retention, rounds: int) -> None:
+        self._bus = bus
+        self._jetstream: JetStreamContext = bus.jetstream(timeout=DEAD_TIMEOUT_SECONDS)
+        self._ledger = ledger
+        self._clock = clock
+        # An hour that is about to expire takes no more.
+        self._oldest_seconds = (retention.hours - 1) * _DAY_SECONDS
+        self._rounds = rounds
+        assert USAGE.name is not None and CONSUMER.durable_name is not None
+        self._pull = Pull(bus, USAGE.name, CONSUMER.durable_name, self._prepare, QUEUE_BATCHES)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether batches are being received."""
+        return self._pull.healthy
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then finish the rounds that have begun and give the rest back."""
+        pulling = asyncio.create_task(self._pull.run())
+        workers = [asyncio.create_task(self._work(stop)) for _ in range(self._rounds)]
+        try:
+            stopping = asyncio.create_task(stop.wait())
+            done, _ = await asyncio.wait([stopping, pulling, *workers], return_when=asyncio.FIRST_COMPLETED)
+            if stopping not in done:
+                stopping.cancel()
+                # None of them ends by itself: it is a bug, and the process must not stay behind without them.
+                for task in done:
+                    task.result()
+        finally:
+            pulling.cancel()
+            for message in self._pull.leave():
+                self._answer(message, _nak(0))
+            await asyncio.wait([pulling])
+            _, unfinished = await asyncio.wait(workers, timeout=FINISH_SECONDS)
+            for task in unfinished:
+                task.cancel()
+            if unfinished:
+                await asyncio.wait(unfinished)
+
+    async def _prepare(self) -> None:
+        assert USAGE.name is not None
+        await ensure_stream(self._jetstream, USAGE)
+        await ensure_stream(self._jetstream, USAGE_DEAD)
+        await self._jetstream.add_consumer(USAGE.name, CONSUMER)
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        while messages := await self._take(stop):
+            batches = [await self._read(message) for message in messages]
+            known = [(m, b) for m, b in zip(messages, batches, strict=True) if b is not None]
+            if not known:
+                continue
+            try:
+                done = await self._ledger.apply([batch for _, batch in known])
+            except ServiceError:
+                metrics.BATCHES.labels("retried").inc(len(known))
+                for message, _ in known:
+                    self._answer(message, _nak(RETRY_SECONDS))
+                await self._until_ready(stop)
+                continue
+            for (message, _), on_disk in zip(known, done, strict=True):
+                if not on_disk:
+                    metrics.BATCHES.labels("retried").inc()
+                self._answer(message, _ACK if on_disk else _nak(RETRY_ONE_SECONDS))
+            metrics.BACKLOG.set(known[-1][0].metadata.num_pending)
+
+    async def _take(self, stop: asyncio.Event) -> list[Msg]:
+        """Return the next messages; none when it is time to stop."""
+        taking = asyncio.create_task(self._pull.take(ROUND_BATCHES, ROUND_BYTES))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([taking, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if taking.done():
+                return taking.result()
+            return []
+        finally:
+            taking.cancel()
+            stopping.cancel()
+
+    async def _until_ready(self, stop: asyncio.Event) -> None:
+        pause = PAUSE_SECONDS
+        while not stop.is_set():
+            try:
+                await self._ledger.ready()
+                return
+            except ServiceError:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, PAUSE_SECONDS_MAX)
+
+    async def _read(self, message: Msg) -> Batch | None:
+        now = self._clock.now()
+        try:
+            return read_batch(message.subject, message.data, now - self._oldest_seconds, now)
+        except PoisonError as poison:
+            await self._bury(message, poison.reason)
+            return None
+
+    async def _bury(self, message: Msg, reason: str) -> None:
+        """Put a message that is no batch aside; only then is it taken off the stream's list."""
+        place = message.metadata.sequence.stream
+        headers = {
+            "Nats-Msg-Id": f"{USAGE.name}:{place}",
+            "Artcafe-Reason": reason,
+            "Artcafe-Stream-Sequence": str(place),
+        }
+        subject = f"{DEAD_SUBJECT}.{message.subject.rpartition('.')[2]}"
+        logger.error("usage_batch_dead", extra={"reason": reason, "stream_sequence": place})
+        try:
+            await self._jetstream.publish(subject, message.data, headers=headers)
+        except (NatsError, TimeoutError) as error:
+            logger.warning("usage_batch_not_buried", extra={"error": type(error).__name__})
+            self._answer(message, _nak(RETRY_SECONDS))
+            return
+        metrics.BATCHES.labels("dead").inc()
+        self._answer(message, _TERM)
+
+    def _answer(self, message: Msg, answer: bytes) -> None:
+        try:
+            self._bus.publish_nowait(message.reply, answer)
+        except ServiceError:
+            # Not heard, it comes again and is recognised.
+            logger.debug("acknowledgement_not_sent")
+
+
+def _nak(seconds: float) -> bytes:
+    return b'-NAK {"delay": %d}' % int(seconds * 1_000_000_000)

@@ -1,0 +1,19 @@
+"""Metrics of the metering service."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+BATCHES = Counter(
+    "artcafe_metering_batches_total",
+    "Usage batches by what became of them: applied, repeated, retried or dead",
+    ["outcome"],
+)
+MESSAGES = Counter("artcafe_metering_messages_total", "Messages accounted for")
+GAPS = Counter(
+    "artcafe_metering_missing_batches_total", "Batches that a source numbered but that never came, given up"
+)
+ROUND_SECONDS = Histogram(
+    "artcafe_metering_round_seconds", "Time to apply a round of batches and have it on disk", unit="seconds"
+)
+BACKLOG = Gauge("artcafe_metering_backlog_batches", "Batches in the stream that were not delivered yet")

@@ -1,0 +1,44 @@
+"""The streams and the consumer that metering owns."""
+
+from __future__ import annotations
+
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+
+# Longer than a round ever takes, `durability.GIVE_UP_SECONDS` included.
+ACK_WAIT_SECONDS = 60.0
+ACK_PENDING_MAX = 16_384
+
+# One durable consumer for all replicas. Made anew, it starts at the beginning of the stream: what was applied
+# is known and not counted again.
+CONSUMER = ConsumerConfig(
+    durable_name="metering",
+    description="Applies usage batches to the counters",
+    deliver_policy=DeliverPolicy.ALL,
+    ack_policy=AckPolicy.EXPLICIT,
+    ack_wait=ACK_WAIT_SECONDS,
+    max_deliver=-1,
+    max_ack_pending=ACK_PENDING_MAX,
+    filter_subject="usage.v1.batch.*",
+)
+
+# What could not be read as a usage batch, as it came, for a person to look at.
+USAGE_DEAD = StreamConfig(
+    name="USAGE_DEAD",
+    description="Messages that are no usage batch, put aside by metering",
+    subjects=["usage.v1.dead.>"],
+    retention=RetentionPolicy.LIMITS,
+    storage=StorageType.FILE,
+    discard=DiscardPolicy.OLD,
+    max_age=30 * 86_400.0,
+    max_bytes=256 * 1024 * 1024,
+    duplicate_window=3600.0,
+)
+DEAD_SUBJECT = "usage.v1.dead"

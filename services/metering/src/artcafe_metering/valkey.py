@@ -1,0 +1,139 @@
+"""The connection to Valkey: a bounded pool for reading, and sessions for writing that never reconnect.
+
+Writing needs the same connection from the first command to the confirmation that it is on disk. A connection
+which reconnected meanwhile may talk to a server that crashed and came back without the writes, and its
+confirmation would be of nothing; hence `WriteSession`, in which a lost connection ends the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from artcafe_common.errors import ServiceError, unavailable
+
+logger = logging.getLogger(__name__)
+
+WHAT = "usage store"
+CONNECT_TIMEOUT_SECONDS = 2.0
+ANSWER_TIMEOUT_SECONDS = 5.0
+POOL_WAIT_SECONDS = 2.0
+READERS_MAX = 16
+_COMMANDS_PER_PIPELINE = 256
+
+Command = tuple[Any, ...]
+
+
+class WriteSession:
+    """One connection, as long as it lasts."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+
+    async def send(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands at once and return their answers; one that was refused gives its `ResponseError`.
+
+        Raises: ServiceError ``unavailable`` where the connection is lost, and ever after.
+        """
+        connection = self._connection
+        answers: list[Any] = []
+        try:
+            # The library would connect again here by itself.
+            if not connection.is_connected:
+                raise unavailable(WHAT)
+            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            for _ in commands:
+                try:
+                    answers.append(await connection.read_response())
+                except ResponseError as error:
+                    answers.append(error)
+        except (RedisError, OSError, TimeoutError) as error:
+            await connection.disconnect(nowait=True)
+            logger.warning("valkey_write_failed", extra={"error": type(error).__name__})
+            raise unavailable(WHAT) from None
+        except BaseException:
+            # Cut off in the middle: what is still to be read belongs to nobody.
+            await connection.disconnect(nowait=True)
+            raise
+        return answers
+
+
+class Valkey:
+    """The clients of one process."""
+
+    def __init__(self, url: str, writers: int) -> None:
+        options: dict[str, Any] = {
+            "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "socket_timeout": ANSWER_TIMEOUT_SECONDS,
+            "socket_keepalive": True,
+            "timeout": POOL_WAIT_SECONDS,
+            "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),
+            "client_name": "artcafe-metering",
+        }
+        self._readers = BlockingConnectionPool.from_url(url, max_connections=READERS_MAX, **options)
+        self._writers = BlockingConnectionPool.from_url(url, max_connections=writers, **options)
+        self._client: Redis = Redis(connection_pool=self._readers)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+        await self._readers.aclose()
+        await self._writers.aclose()
+
+    async def ping(self) -> None:
+        """Raise ``unavailable`` unless Valkey answers."""
+        await self.read([("PING",)])
+
+    async def read(self, commands: Iterable[Command]) -> list[Any]:
+        """Return the answers to commands that may be sent twice.
+
+        Raises: ServiceError ``unavailable`` where Valkey is away or refuses.
+        """
+        listed = list(commands)
+        answers: list[Any] = []
+        for first in range(0, len(listed), _COMMANDS_PER_PIPELINE):
+            answers += await self._read_some(listed[first : first + _COMMANDS_PER_PIPELINE])
+        return answers
+
+    async def _read_some(self, commands: list[Command]) -> list[Any]:
+        for attempt in (1, 2):
+            try:
+                async with self._client.pipeline(transaction=False) as pipeline:
+                    for command in commands:
+                        pipeline.execute_command(*command)
+                    return await pipeline.execute()
+            except (RedisError, OSError, TimeoutError) as error:
+                # A pooled connection may be one that a restarted server has forgotten.
+                if attempt == 2 or isinstance(error, ResponseError):
+                    logger.warning("valkey_read_failed", extra={"error": type(error).__name__})
+                    raise unavailable(WHAT) from None
+        raise AssertionError("unreachable")
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[WriteSession]:
+        """Lend a connection for one round of writes.
+
+        Raises: ServiceError ``unavailable`` where none can be had.
+        """
+        try:
+            connection = await self._writers.get_connection()  # type: ignore[no-untyped-call]
+        except (RedisError, OSError, TimeoutError) as error:
+            logger.warning("valkey_connect_failed", extra={"error": type(error).__name__})
+            raise unavailable(WHAT) from None
+        try:
+            yield WriteSession(connection)
+        finally:
+            await asyncio.shield(self._writers.release(connection))
+
+
+__all__ = ["ServiceError", "Valkey", "WriteSession"]
