@@ -1,5 +1,6 @@
 """The whole stack: what runs, with which settings, in which order."""
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -232,6 +233,8 @@ class Stack:
         if self._demo is None:
             self._demo = {"base_url": self.base_url}
         self._demo["urls"] = self.urls()
+        # Whoever finds a file that a killed launcher has left can tell.
+        self._demo["launcher_pid"] = os.getpid()
         self._note_pids()
 
     def _note_pids(self) -> None:

@@ -1,0 +1,215 @@
+"""The users of NATS may do what their service does, and nothing else."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.errors import Error, NoRespondersError
+from nats.js.errors import APIError
+
+from artcafe_devstack.repository import repository_root
+from artcafe_devstack.servers import RunningServer, nats_server
+from artcafe_devstack.state import NATS_USERS
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """Run NATS with the configuration of the stack and of the containers."""
+    config = repository_root() / "deploy" / "nats" / "nats.conf"
+    passwords = {f"NATS_{user.upper()}_PASSWORD": f"p-{user}".replace("-", "0") for user in NATS_USERS}
+    with nats_server(tmp_path_factory.mktemp("nats"), config=config, env=passwords) as running:
+        yield running
+
+
+@asynccontextmanager
+async def _as(server: RunningServer, user: str) -> AsyncIterator[tuple[Client, list[str]]]:
+    """Connect as a service; what the server refuses is put into the list."""
+    refused: list[str] = []
+
+    async def note(error: Exception) -> None:
+        refused.append(str(error).lower())
+
+    client = await nats.connect(server.url, user=user, password=f"p0{user}", error_cb=note)
+    try:
+        yield client, refused
+    finally:
+        await client.close()
+
+
+async def _settled(client: Client) -> None:
+    """Wait until the server has said what it has to say; its errors come before the answer to a PING."""
+    await client.flush()
+    await client.flush()
+    await asyncio.sleep(0)
+
+
+async def test_a_client_without_a_password_is_refused(server: RunningServer) -> None:
+    """Nobody is let in by being on the same machine."""
+
+    async def ignore(_: Exception) -> None:
+        return
+
+    for user, password in ((None, None), ("auth", "wrong"), ("nobody", "p0auth")):
+        with pytest.raises(Error, match=r"(?i)authorization"):
+            await nats.connect(
+                server.url, user=user, password=password, allow_reconnect=False, error_cb=ignore
+            )
+
+
+@pytest.mark.parametrize(
+    ("user", "subject"),
+    [
+        ("auth", "tenant.t1.channel.c"),
+        ("metering", "tenant.t1.channel.c"),
+        ("gateway", "auth.v1.revoked"),
+        ("gateway", "registry.v1.changed.t1.agent.a"),
+        ("metering", "registry.v1.changed.t1.agent.a"),
+        ("registry", "gateway.v1.presence.t1.a"),
+        ("auth", "gateway.v1.presence.t1.a"),
+        ("registry", "tenant.t1.other"),
+        ("gateway", "$JS.API.STREAM.DELETE.USAGE"),
+        ("metering", "$JS.API.STREAM.PURGE.USAGE"),
+        ("registry", "$JS.API.STREAM.DELETE.PRESENCE"),
+        ("auth", "_INBOX.somebody"),
+    ],
+)
+async def test_publishing_outside_of_its_part_is_refused(
+    server: RunningServer, user: str, subject: str
+) -> None:
+    """A service that is broken into cannot speak for another one."""
+    async with _as(server, user) as (client, refused):
+        await client.publish(subject, b"{}")
+        await _settled(client)
+        assert [text for text in refused if "permissions violation for publish" in text]
+
+
+@pytest.mark.parametrize(
+    ("user", "subject"),
+    [
+        ("auth", "tenant.>"),
+        ("metering", "tenant.>"),
+        ("registry", "tenant.>"),
+        ("auth", "registry.v1.agent.get"),
+        ("metering", "auth.v1.agent.verify"),
+        ("gateway", "registry.v1.agent.get"),
+        ("registry", "usage.v1.batch.*"),
+        ("gateway", ">"),
+    ],
+)
+async def test_listening_outside_of_its_part_is_refused(
+    server: RunningServer, user: str, subject: str
+) -> None:
+    """A service cannot read another one's traffic, nor answer in its place."""
+    async with _as(server, user) as (client, refused):
+        await client.subscribe(subject)
+        await _settled(client)
+        assert [text for text in refused if "permissions violation for subscription" in text]
+
+
+@pytest.mark.parametrize(
+    ("asker", "owner", "subject"),
+    [
+        ("gateway", "auth", "auth.v1.agent.verify"),
+        ("gateway", "auth", "auth.v1.jwks.get"),
+        ("registry", "auth", "auth.v1.jwks.get"),
+        ("metering", "auth", "auth.v1.jwks.get"),
+        ("auth", "registry", "registry.v1.agent.get"),
+        ("gateway", "registry", "registry.v1.agent.grants"),
+        ("gateway", "registry", "registry.v1.agent.status"),
+        ("gateway", "registry", "registry.v1.channel.resolve"),
+        ("metering", "registry", "registry.v1.membership.get"),
+        ("gateway", "registry", "registry.v1.tenant.get"),
+        ("registry", "metering", "metering.v1.month.get"),
+        ("gateway", "metering", "platform.v1.health.metering"),
+        ("gateway", "gateway", "platform.v1.health.gateway"),
+    ],
+)
+async def test_the_services_can_ask_each_other(
+    server: RunningServer, asker: str, owner: str, subject: str
+) -> None:
+    """Every question of the contracts reaches its owner, and the answer comes back."""
+    async with _as(server, asker) as (client, refused), _as(server, owner) as (other, _):
+        subscription = await other.subscribe(subject, queue=owner)
+        await _settled(other)
+        question = asyncio.create_task(client.request(subject, b"?", timeout=5))
+        message = await subscription.next_msg(timeout=5)
+        await other.publish(message.reply, b"!")
+        assert (await question).data == b"!"
+        assert refused == []
+
+
+async def test_events_reach_those_who_wait_for_them(server: RunningServer) -> None:
+    """Changes, revocations, presence, live messages and hand-overs arrive where the contracts say."""
+    events = [
+        ("registry", "registry.v1.changed.t1.agent.a", ["auth", "gateway", "metering"]),
+        ("auth", "auth.v1.revoked", ["gateway", "registry"]),
+        ("registry", "auth.v1.revoked", ["gateway"]),
+        ("gateway", "gateway.v1.presence.t1.a", ["registry", "gateway"]),
+        ("gateway", "gateway.v1.replaced.gateway-1", ["gateway"]),
+        ("gateway", "tenant.t1.channel.a.b", ["gateway"]),
+        ("registry", "tenant.t1.channel.a.b", ["gateway"]),
+    ]
+    async with AsyncExitStack() as stack:
+        clients = {user: (await stack.enter_async_context(_as(server, user)))[0] for user in NATS_USERS}
+        for speaker, subject, listeners in events:
+            waiting = [await clients[name].subscribe(subject) for name in listeners]
+            for name in listeners:
+                await _settled(clients[name])
+            await clients[speaker].publish(subject, b"x")
+            for subscription in waiting:
+                assert (await subscription.next_msg(timeout=5)).subject == subject
+                await subscription.unsubscribe()
+
+
+async def test_usage_goes_through_its_stream(server: RunningServer) -> None:
+    """A gateway makes the stream and publishes acknowledged batches; metering consumes them."""
+    async with _as(server, "gateway") as (gateway, refused), _as(server, "metering") as (metering, denied):
+        await gateway.jetstream().add_stream(name="USAGE", subjects=["usage.v1.batch.*"])
+        await gateway.jetstream().publish("usage.v1.batch.g1", b"batch", headers={"Nats-Msg-Id": "g1:1"})
+        subscription = await metering.jetstream().pull_subscribe("usage.v1.batch.*", durable="metering")
+        [message] = await subscription.fetch(1, timeout=5)
+        await message.ack_sync()
+        assert message.data == b"batch"
+        assert refused == denied == []
+
+
+async def test_presence_is_kept_for_the_registry(server: RunningServer) -> None:
+    """The registry reads the last presence of each agent, also what was said while it was away."""
+    async with _as(server, "registry") as (registry, refused), _as(server, "gateway") as (gateway, denied):
+        jetstream = registry.jetstream()
+        await jetstream.add_stream(
+            name="PRESENCE", subjects=["gateway.v1.presence.>"], max_msgs_per_subject=1
+        )
+        await gateway.publish("gateway.v1.presence.t1.a", b"online")
+        await gateway.flush()
+        subscription = await jetstream.pull_subscribe("gateway.v1.presence.>", durable="registry")
+        [message] = await subscription.fetch(1, timeout=5)
+        await message.ack_sync()
+        assert message.data == b"online"
+        assert refused == denied == []
+
+
+async def test_nobody_answers_is_told_at_once(server: RunningServer) -> None:
+    """A question to a service that is away fails fast instead of running into its deadline."""
+    async with _as(server, "gateway") as (client, _):
+        with pytest.raises(NoRespondersError):
+            await client.request("registry.v1.agent.get", b"?", timeout=5)
+
+
+async def test_a_stream_cannot_be_deleted(server: RunningServer) -> None:
+    """The stream that billing rests on is out of reach of the services that write to it."""
+    async with _as(server, "gateway") as (client, refused):
+        with pytest.raises((APIError, TimeoutError)):
+            await client.jetstream(timeout=0.3).delete_stream("USAGE")
+        assert refused
+
+
+def test_the_configuration_holds_no_password(tmp_path: Path) -> None:
+    """What is in the repository lets nobody in: passwords come from the environment."""
+    text = (repository_root() / "deploy" / "nats" / "nats.conf").read_text()
+    assert [line for line in text.splitlines() if "password:" in line]
+    assert all("password: $NATS_" in line for line in text.splitlines() if "password:" in line)
