@@ -43,7 +43,7 @@ class Bus(Client):
     """A connection to NATS that keeps itself up; see the module."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._direct: dict[int, DirectHandler] = {}
         self._on_lost: list[Listener] = []
         self._on_back: list[Listener] = []
@@ -74,7 +74,8 @@ class Bus(Client):
                     connect_timeout=CONNECT_TIMEOUT_SECONDS,
                     allow_reconnect=True,
                     max_reconnect_attempts=-1,
-                    reconnect_time_wait=RECONNECT_WAIT_SECONDS,
+                    # Annotated as whole seconds, used as the argument of a sleep.
+                    reconnect_time_wait=RECONNECT_WAIT_SECONDS,  # type: ignore[arg-type]
                     ping_interval=PING_INTERVAL_SECONDS,
                     max_outstanding_pings=2,
                     pending_size=OUTBOUND_BYTES_MAX,

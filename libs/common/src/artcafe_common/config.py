@@ -44,7 +44,7 @@ class Secret:
 
 
 def describe(text: str) -> msgspec.Meta:
-    """Attach the documentation of a setting to its type: ``Annotated[int, describe("...")]``."""
+    """Return the documentation of a setting, to stand beside its type in ``Annotated``."""
     return msgspec.Meta(description=text)
 
 
@@ -139,7 +139,7 @@ def load(config: type[ConfigT], prefix: str, environment: Mapping[str, str]) -> 
     """
     settings = {setting.variable: setting for setting in settings_of(config, prefix)}
     problems = list(_misspelt(settings, prefix, environment))
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     for setting in settings.values():
         try:
             text = _text_of(setting, environment)

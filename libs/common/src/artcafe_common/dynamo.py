@@ -17,8 +17,12 @@ from decimal import Decimal
 from typing import Any
 
 import aioboto3
-from boto3.dynamodb.types import Binary, TypeDeserializer, TypeSerializer
-from botocore.config import Config
+from aiobotocore.config import AioConfig
+from boto3.dynamodb.types import (  # type: ignore[import-untyped]
+    Binary,
+    TypeDeserializer,
+    TypeSerializer,
+)
 from botocore.exceptions import BotoCoreError, ClientError
 
 from artcafe_common import metrics
@@ -95,8 +99,8 @@ class Dynamo:
     @classmethod
     @asynccontextmanager
     async def connect(cls, *, region: str, endpoint_url: str | None, prefix: str) -> AsyncIterator[Dynamo]:
-        """Open the client; credentials come from the environment or the role, as AWS's libraries find them."""
-        config = Config(
+        """Open the client; AWS's libraries find the credentials, in the environment or by the role."""
+        config = AioConfig(
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             read_timeout=READ_TIMEOUT_SECONDS,
             retries={"max_attempts": ATTEMPTS_MAX, "mode": "standard"},
@@ -148,10 +152,16 @@ class Dynamo:
                 ):
                     raise
             async with asyncio.timeout(TABLE_WAIT_SECONDS):
-                while (await self.client.describe_table(TableName=name))["Table"]["TableStatus"] != "ACTIVE":
-                    await asyncio.sleep(0.2)
+                await self._wait_active(name)
             if spec.ttl is not None:
                 await self._enable_ttl(name, spec.ttl)
+
+    async def _wait_active(self, name: str) -> None:
+        while True:
+            described = await self.client.describe_table(TableName=name)
+            if described["Table"]["TableStatus"] == "ACTIVE":
+                return
+            await asyncio.sleep(0.2)
 
     async def _enable_ttl(self, name: str, attribute: str) -> None:
         described = await self.client.describe_time_to_live(TableName=name)
@@ -403,8 +413,9 @@ _BUGS = frozenset({"ValidationException", "AccessDeniedException", "Serializatio
 def _translated(error: ClientError) -> Exception:
     code = error.response["Error"]["Code"]
     if code == "ConditionalCheckFailedException":
-        old = error.response.get("Item")
-        return ConditionFailed(unmarshal(old) if old else None)
+        # The stubs know only what every error holds.
+        response: Item = dict(error.response)
+        return ConditionFailed(unmarshal(response["Item"]) if response.get("Item") else None)
     if code == "TransactionCanceledException":
         reasons = error.response.get("CancellationReasons", [])
         failed = [n for n, reason in enumerate(reasons) if reason.get("Code") == "ConditionalCheckFailed"]

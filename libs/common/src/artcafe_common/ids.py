@@ -36,7 +36,7 @@ def is_channel_id(value: str) -> bool:
 
 
 def is_pattern(value: str) -> bool:
-    """Tell whether a string is a subscription pattern: a channel id in which ``*`` and a last ``>`` may stand."""
+    """Tell whether a string is a subscription pattern: a channel id, with ``*`` or a last ``>`` in it."""
     return len(value) <= PATTERN_MAX_LENGTH and _PATTERN_RE.fullmatch(value) is not None
 
 

@@ -93,7 +93,7 @@ def is_role(name: str | None) -> TypeGuard[str]:
 
 
 def permissions_of(role: str | None, platform_roles: tuple[str, ...] = ()) -> frozenset[Permission]:
-    """Return all that a role and platform roles allow; a role that this version does not know allows nothing."""
+    """Return all that a role and platform roles allow; one that this version does not know allows nothing."""
     allowed: frozenset[Permission] = frozenset()
     if is_role(role):
         allowed |= PERMISSIONS[Role(role)]

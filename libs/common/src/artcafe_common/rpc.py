@@ -85,11 +85,15 @@ async def serve(
     places = asyncio.Semaphore(concurrency)
     running: set[asyncio.Task[None]] = set()
 
+    def finish(task: asyncio.Task[None]) -> None:
+        running.discard(task)
+        places.release()
+
     async def accept(message: Msg) -> None:
         await places.acquire()
         task = asyncio.create_task(_answer(bus, endpoint, handler, message))
         running.add(task)
-        task.add_done_callback(lambda done: (running.discard(done), places.release()))
+        task.add_done_callback(finish)
 
     subscription = await bus.subscribe(
         endpoint.subject,
@@ -105,7 +109,7 @@ async def serve(
         if bus.is_connected:
             try:
                 async with asyncio.timeout(DRAIN_TIMEOUT_SECONDS):
-                    await subscription.drain()
+                    await subscription.drain()  # type: ignore[no-untyped-call]
                     while running:
                         await asyncio.wait(running)
                     await bus.flush()

@@ -158,8 +158,8 @@ class TokenVerifier:
     async def verify(self, token: str) -> Person:
         """Return whom a token speaks for.
 
-        Raises: ServiceError ``unauthenticated`` for any token that does not hold, ``unavailable`` where the keys
-        cannot be had.
+        Raises: ServiceError ``unauthenticated`` for any token that does not hold, ``unavailable`` where the
+        keys cannot be had.
         """
         if len(token) > TOKEN_MAX_LENGTH:
             raise unauthenticated()
@@ -244,7 +244,7 @@ class Access:
         return await self._verifier.verify(token)
 
     async def memberships(self, person: Person) -> Memberships:
-        """Return the person's memberships, with the one an issuer's claims state where no row speaks of it."""
+        """Return the person's memberships; one that the token claims counts where no row speaks of it."""
         known = await self._memberships.memberships(person.user_id, person.claimed_tenant_id)
         rows = {membership.tenant_id for membership in known.memberships}
         if person.claimed_tenant_id and known.claimed_status and person.claimed_tenant_id not in rows:
@@ -262,8 +262,8 @@ class Access:
     async def scope(self, token: str, wanted_tenant_id: str | None) -> TenantScope:
         """Return the person in the tenant they ask for, or in their only one.
 
-        Raises: ServiceError ``unauthenticated``; ``permission_denied`` where they are no member of it, of any, or
-        it is suspended; ``invalid_argument`` where they belong to several and chose none.
+        Raises: ServiceError ``unauthenticated``; ``permission_denied`` where they are no member of it or
+        of any, or it is suspended; ``invalid_argument`` where they belong to several and chose none.
         """
         person = await self.person(token)
         known = await self.memberships(person)

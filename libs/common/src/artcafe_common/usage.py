@@ -88,7 +88,7 @@ class UsageCounter:
         self.tally(self._clock.now(), tenant_id).api_calls += 1
 
     def take(self) -> Iterable[tuple[float, float, list[UsageRow]]]:
-        """Return (start, end, rows) of what was counted since the last call, a span never crossing an hour."""
+        """Return (start, end, rows) of what was counted since the last call; no span crosses an hour."""
         now = self._clock.now()
         if self._hour_end and now >= self._hour_end:
             self._start_hour(now)

@@ -64,8 +64,8 @@ def create_app(
 ) -> HttpApp:
     """Build an application.
 
-    `on_call` is awaited for each request that was authenticated in a tenant, before its handler: it counts the
-    call and refuses it by raising `ServiceError`. `extra_routes` are served as they are.
+    `on_call` is awaited for each request that was authenticated in a tenant, before its handler: it counts
+    the call and refuses it by raising `ServiceError`. `extra_routes` are served as they are.
     """
     listed = list(operations)
     document = openapi_document(title, listed)

@@ -79,8 +79,8 @@ Handler = Callable[[Call], Awaitable[Any]]
 class Operation:
     """A route with its types and its rule of access.
 
-    `access`: ``"public"``; ``"person"`` for anyone who is signed in; or a `Permission` that the caller needs in
-    the tenant of the header ``X-Tenant-Id`` or, where the path has ``{tenant_id}``, in that tenant.
+    `access`: ``"public"``; ``"person"`` for anyone who is signed in; or a `Permission` that the caller needs
+    in the tenant of the header ``X-Tenant-Id`` or, where the path has ``{tenant_id}``, in that tenant.
     A query type with a field `tenant_id` names it too.
     `reply` None: no content, or a `Response` that the handler makes itself.
     """
