@@ -1,4 +1,4 @@
-"""Reads that may be a moment old: tenants, people, agents and channels, cached until somebody changes them."""
+"""Reads that may be a moment old: tenants, people, agents, channels, cached until somebody changes them."""
 
 from __future__ import annotations
 

@@ -13,15 +13,15 @@ from nats.errors import Error as NatsError
 from artcafe_common import __version__
 from artcafe_common.bus import Bus
 from artcafe_common.clock import Clock, SystemClock
-from artcafe_common.contracts.auth import GET_JWKS, GetJwks, Jwks
 from artcafe_common.dynamo import Dynamo
 from artcafe_common.errors import unavailable
 from artcafe_common.health import Readiness
 from artcafe_common.http import serve_http
 from artcafe_common.http.server import listening_socket
-from artcafe_common.rpc import call
-from artcafe_common.tokens import Access, KeyRing, TokenVerifier
+from artcafe_common.remote import remote_key_ring
+from artcafe_common.tokens import Access, TokenVerifier
 from artcafe_common.usage import UsageCounter, UsageReporter, ensure_usage_stream
+from artcafe_registry.allowance import MonthlyAllowance
 from artcafe_registry.app import registry_app
 from artcafe_registry.changes import Changes
 from artcafe_registry.config import CommandConfig, RegistryConfig
@@ -63,6 +63,7 @@ async def run(config: RegistryConfig, stop: asyncio.Event) -> None:
         readiness.add("dynamodb", services.store.ping)
         bus.on_lost(services.directory.clear)
         bus.on_back(services.directory.clear)
+        bus.on_back(services.removal.wake)
         reporter = UsageReporter(bus, usage)
         # Closed in the reverse order: no new requests, then what was counted, then the connection.
         stack.push_async_callback(reporter.finish, USAGE_FINISH_SECONDS)
@@ -77,7 +78,9 @@ async def run(config: RegistryConfig, stop: asyncio.Event) -> None:
         app = registry_app(services, readiness)
         logger.info("service_ready", extra={"port": config.http_port})
         serving = asyncio.create_task(serve_http(app.asgi, bound, stop))
-        await stop.wait()
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
         readiness.drain()
         await serving
 
@@ -86,10 +89,6 @@ def make_services(
     config: RegistryConfig, store: Store, bus: Bus, usage: UsageCounter, clock: Clock
 ) -> Services:
     """Put the collaborators together."""
-
-    async def jwks() -> Jwks:
-        return await call(bus, GET_JWKS, GetJwks())
-
     directory = Directory(store, clock, lambda: bus.is_connected)
     changes = Changes(bus, directory)
     return Services(
@@ -97,9 +96,9 @@ def make_services(
         directory=directory,
         changes=changes,
         removal=Removal(store, changes, clock),
-        publisher=Publisher(bus, store.replays, usage, clock),
+        publisher=Publisher(bus, store.replays, usage, MonthlyAllowance(bus, clock), clock),
         limits=CallLimits(directory, usage, clock),
-        access=Access(TokenVerifier(KeyRing(jwks, clock), clock), directory),
+        access=Access(TokenVerifier(remote_key_ring(bus, clock), clock), directory),
         cursors=CursorBox(config.cursor_key_bytes()),
         clock=clock,
         self_service_tenants=config.self_service_tenants,

@@ -12,6 +12,7 @@ from artcafe_common.errors import ErrorCode, ServiceError, invalid
 from artcafe_common.ids import new_ulid
 from artcafe_common.usage import UsageCounter
 from artcafe_registry import metrics
+from artcafe_registry.allowance import MonthlyAllowance
 from artcafe_registry.domain.plans import quota_error
 from artcafe_registry.domain.records import Channel, Tenant
 from artcafe_registry.rates import TenantRates
@@ -26,10 +27,13 @@ UNFINISHED_SECONDS = 5.0
 class Publisher:
     """Accepts messages from people and puts them on the bus."""
 
-    def __init__(self, bus: Bus, replays: ReplayStore, usage: UsageCounter, clock: Clock) -> None:
+    def __init__(
+        self, bus: Bus, replays: ReplayStore, usage: UsageCounter, allowance: MonthlyAllowance, clock: Clock
+    ) -> None:
         self._bus = bus
         self._replays = replays
         self._usage = usage
+        self._allowance = allowance
         self._clock = clock
         self._rates = TenantRates("messages per second", clock)
 
@@ -45,7 +49,7 @@ class Publisher:
         """
         self._check_size(tenant, len(data))
         if key is None:
-            self._take(tenant)
+            await self._take(tenant)
             return self._send(channel, user_id, data, new_ulid(self._clock.now()), self._clock.now())
         return await self._publish_once(tenant, channel, user_id, data, _checked_key(key))
 
@@ -78,7 +82,7 @@ class Publisher:
             # Whoever began it died before or after sending: readers tell by the id, which stays the same.
             replay = earlier
         try:
-            self._take(tenant)
+            await self._take(tenant)
             published = self._send(channel, user_id, data, replay.message_id, replay.accepted_at)
         except ServiceError:
             await self._replays.forget(replay.replay_id)
@@ -93,6 +97,7 @@ class Publisher:
         frame = build_frame(message_id, sender_field(f"user:{user_id}"), now, channel.channel_id, data)
         self._bus.publish_nowait(channel_subject(channel.tenant_id, channel.channel_id), frame)
         self._usage.message(self._clock.now(), channel.tenant_id, "", channel.channel_id, len(data))
+        self._allowance.accepted(channel.tenant_id)
         metrics.MESSAGES.labels("accepted").inc()
         return _published(message_id, now)
 
@@ -102,7 +107,8 @@ class Publisher:
             metrics.MESSAGES.labels("too_big").inc()
             raise quota_error("bytes_per_message", size, limit, tenant.plan)
 
-    def _take(self, tenant: Tenant) -> None:
+    async def _take(self, tenant: Tenant) -> None:
+        await self._allowance.check(tenant)
         limit = tenant.limits.messages_per_second
         if limit is not None:
             self._rates.take(tenant.tenant_id, limit, limit)

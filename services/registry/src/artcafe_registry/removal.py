@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from datetime import datetime
 
@@ -12,13 +13,14 @@ from artcafe_common.errors import ServiceError, not_found
 from artcafe_registry import metrics
 from artcafe_registry.changes import Changes
 from artcafe_registry.store import Store
+from artcafe_registry.store.access import settle
 from artcafe_registry.store.pending import Work
 
 logger = logging.getLogger(__name__)
 
-SWEEP_SECONDS = 30.0
-# Younger work is in the hands of the process that began it.
-ABANDONED_SECONDS = 20.0
+SWEEP_SECONDS = 10.0
+# Younger work is most likely in the hands of the process that began it.
+ABANDONED_SECONDS = 5.0
 
 
 class Removal:
@@ -28,6 +30,11 @@ class Removal:
         self._store = store
         self._changes = changes
         self._clock = clock
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look for what was left at once: what stood in its way is there again."""
+        self._woken.set()
 
     async def delete_agent(self, tenant_id: str, agent_id: str) -> None:
         """Delete an agent with its keys and member rows, and close its sessions. Raises: ServiceError."""
@@ -55,21 +62,7 @@ class Removal:
 
         Raises: ServiceError where it cannot be finished now; it is tried again later.
         """
-        match work.kind:
-            case "agent":
-                await self._finish_agent(work)
-            case "channel":
-                await self._finish_channel(work)
-            case "tenant":
-                await self._finish_tenant(work)
-            case "key":
-                await self._finish_key(work)
-            case "suspension":
-                tenant = await self._store.tenants.get(work.tenant_id)
-                if tenant is not None and tenant.status == "suspended":
-                    await self._changes.tell(work.tenant_id, "tenant", work.tenant_id, "updated")
-                    await self._revoke(work, "tenant_suspended")
-        await self._store.pending.done(work)
+        await settle(lambda: self._carry_out(work))
 
     async def sweep(self, abandoned_seconds: float = ABANDONED_SECONDS) -> None:
         """Finish what was left behind."""
@@ -94,7 +87,27 @@ class Removal:
                 logger.warning("sweep_failed", extra={"code": error.code})
             except Exception:
                 logger.exception("sweep_failed")
-            await asyncio.sleep(SWEEP_SECONDS)
+            self._woken.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SWEEP_SECONDS):
+                    await self._woken.wait()
+
+    async def _carry_out(self, work: Work) -> None:
+        match work.kind:
+            case "agent":
+                await self._finish_agent(work)
+            case "channel":
+                await self._finish_channel(work)
+            case "tenant":
+                await self._finish_tenant(work)
+            case "key":
+                await self._finish_key(work)
+            case "suspension":
+                tenant = await self._store.tenants.get(work.tenant_id)
+                if tenant is not None and tenant.status == "suspended":
+                    await self._changes.tell(work.tenant_id, "tenant", work.tenant_id, "updated")
+                    await self._revoke(work, "tenant_suspended")
+        await self._store.pending.done(work)
 
     async def _finish_agent(self, work: Work) -> None:
         if not await self._store.agents.is_deleting(work.tenant_id, work.id):

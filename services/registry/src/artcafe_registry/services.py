@@ -37,7 +37,7 @@ class Services:
         return rfc3339(self.clock.now())
 
     def position(self, token: str | None, tenant_id: str, route: str) -> str | None:
-        """Return the id after which a page of a tenant's list starts. Raises: ServiceError ``invalid_argument``."""
+        """Return the id after which a page of a tenant's list starts. Raises: ServiceError."""
         opened = self.cursors.open(token, tenant_id, route)
         return None if opened is None else str(opened["after"])
 

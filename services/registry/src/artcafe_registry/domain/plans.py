@@ -49,7 +49,7 @@ FREE_PLAN: PlanName = "free"
 
 
 def limits_of(plan: str, overrides: Mapping[str, int | None]) -> Limits:
-    """Return a plan's limits with a tenant's own in their place; a plan this version does not know is free."""
+    """Return a plan's limits with a tenant's own in their place; a plan that is not known counts as free."""
     limits = PLANS.get(plan, PLANS[FREE_PLAN])
     return msgspec.structs.replace(limits, **overrides) if overrides else limits
 

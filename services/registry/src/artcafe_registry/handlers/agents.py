@@ -7,6 +7,7 @@ from artcafe_common.http import Call, Operation
 from artcafe_common.ids import check_agent_id, new_ulid
 from artcafe_common.roles import Permission
 from artcafe_registry.domain.bounds import check_metadata
+from artcafe_registry.domain.people import person_name
 from artcafe_registry.domain.records import Agent
 from artcafe_registry.handlers.given import given_fields
 from artcafe_registry.handlers.keys import key_view, new_key
@@ -112,7 +113,7 @@ class AgentHandlers:
             keys=[key],
             created_at=now,
             updated_at=now,
-            created_by=call.person.user_id,
+            created_by=person_name(call.person),
         )
         await services.store.agents.create(agent)
         await services.changes.tell(agent.tenant_id, "agent", agent.agent_id, "created")

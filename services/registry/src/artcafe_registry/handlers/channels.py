@@ -8,6 +8,7 @@ from artcafe_common.ids import check_channel_id, new_ulid
 from artcafe_common.roles import Permission
 from artcafe_registry.domain.bounds import check_metadata
 from artcafe_registry.domain.channels import check_delivery, slug
+from artcafe_registry.domain.people import person_name
 from artcafe_registry.domain.records import Channel
 from artcafe_registry.handlers.given import given_fields
 from artcafe_registry.services import Services
@@ -45,7 +46,7 @@ class ChannelHandlers:
                 body=CreateChannel,
                 reply=ChannelView,
                 status=201,
-                description="Without `channel_id` the id is made from `name`: lower case, words joined by `-`.",
+                description="Without `channel_id` it is made from `name`: lower case, words joined by `-`.",
                 errors=(
                     ErrorCode.ALREADY_EXISTS,
                     ErrorCode.FAILED_PRECONDITION,
@@ -114,7 +115,7 @@ class ChannelHandlers:
             metadata=check_metadata(body.metadata),
             created_at=now,
             updated_at=now,
-            created_by=f"user:{call.person.user_id}",
+            created_by=person_name(call.person),
         )
         await services.store.channels.create(channel)
         await services.changes.tell(channel.tenant_id, "channel", channel.channel_id, "created")

@@ -77,7 +77,7 @@ class PeopleHandlers:
                 self.remove_member,
                 "Remove a person from a tenant, or leave it",
                 Permission.TENANT_READ,
-                description="Anyone may remove themselves; to remove others takes the permission members:write.",
+                description="Anyone may leave; removing others takes the permission members:write.",
                 errors=(ErrorCode.NOT_FOUND, ErrorCode.FAILED_PRECONDITION),
                 tags=tags,
             ),

@@ -57,8 +57,8 @@ class TenantHandlers:
                 reply=TenantView,
                 status=201,
                 description=(
-                    "Anyone who is signed in may create tenants of the plan `free`, where the platform allows that;"
-                    " a platform administrator tenants of any plan, also for others."
+                    "Anyone who is signed in may create tenants of the plan `free`, where the platform allows"
+                    " that; a platform administrator tenants of any plan, also for others."
                 ),
                 errors=(ErrorCode.ALREADY_EXISTS, ErrorCode.FAILED_PRECONDITION),
                 tags=tags,
@@ -91,7 +91,7 @@ class TenantHandlers:
                 "Delete a tenant with everything in it",
                 # One whose deletion was begun is found by nobody else's check, and must be deletable again.
                 "person",
-                description="Takes the permission tenant:delete. One that was cut short may be asked for again.",
+                description="Takes the permission tenant:delete. What was cut short may be asked for again.",
                 errors=(ErrorCode.NOT_FOUND, ErrorCode.PERMISSION_DENIED),
                 tags=tags,
             ),
@@ -123,7 +123,7 @@ class TenantHandlers:
         position = services.cursors.open(call.query.next_token, _PLATFORM, LIST_ROUTE)
         tenants, following = await services.store.tenants.list_all(call.query.limit, position)
         return TenantList(
-            tenants=[_view(t, PlatformRole.PLATFORM_ADMIN) for t in tenants if t.status != "deleting"],
+            tenants=[_view(t, PlatformRole.PLATFORM_ADMIN) for t in tenants],
             next_token=services.cursors.seal(following, _PLATFORM, LIST_ROUTE),
         )
 

@@ -33,7 +33,7 @@ class GrantStore:
         auto_subscribe: bool,
         now: str,
     ) -> GrantRow:
-        """Make or replace a row and return it. Raises: ServiceError ``not_found`` (the agent or the channel)."""
+        """Make or replace a row and return it. Raises: ServiceError ``not_found`` (agent or channel)."""
         expression = (
             "SET #channel_id = :channel, #agent_id = :agent, #role = :role, #auto_subscribe = :auto,"
             " #created_at = if_not_exists(#created_at, :now), #updated_at = :now"

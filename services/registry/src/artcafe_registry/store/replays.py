@@ -53,7 +53,9 @@ class ReplayStore:
         except ConditionFailed as error:
             if error.item is None:
                 raise
-            return _replay(error.item)
+            earlier = _replay(error.item)
+            # Its own answer may have been lost on the way: then what stands there is what it wrote.
+            return None if earlier.message_id == replay.message_id else earlier
         return None
 
     async def take_over(self, replay: Replay, now: float) -> bool:

@@ -100,11 +100,17 @@ class TenantStore:
         return await self.get(seen.tenant_id)
 
     async def list_all(self, limit: int, after: Item | None) -> tuple[list[Tenant], Item | None]:
-        """Return one page of all tenants, in no order, and where the next one starts: for the platform's people."""
+        """Return one page of all tenants, in no order, and where the next one starts."""
         found: list[Tenant] = []
         position = after
         while len(found) < limit:
-            arguments: Item = {"TableName": self._tables.tenants.name, "Limit": limit - len(found)}
+            arguments: Item = {
+                "TableName": self._tables.tenants.name,
+                "Limit": limit - len(found),
+                "FilterExpression": "#status <> :deleting",
+                "ExpressionAttributeNames": {"#status": "status"},
+                "ExpressionAttributeValues": {":deleting": {"S": "deleting"}},
+            }
             if position is not None:
                 arguments["ExclusiveStartKey"] = marshal(position)
             reply = await self._tables.dynamo.call("scan", **arguments)
