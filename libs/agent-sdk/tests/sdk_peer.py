@@ -36,7 +36,7 @@ Hook = Callable[["PeerSocket", Command], Awaitable[bool]]
 async def until(is_so: Callable[[], bool], deadline: float = 100 * UNIT) -> None:
     """Wait for something that another task brings about."""
     async with asyncio.timeout(deadline):
-        while not is_so():  # noqa: ASYNC110 - what is waited for has no event of its own
+        while not is_so():
             await asyncio.sleep(UNIT / 10)
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import IO, Any, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from artcafe_agent.errors import ApiError, UnexpectedAnswer, Unreachable
 from artcafe_agent.version import USER_AGENT
@@ -77,7 +78,7 @@ def request(
     method: str,
     url: str,
     *,
-    body: Any = None,
+    body: Any = UNSET,
     headers: Mapping[str, str] | None = None,
     timeout: float = DEFAULT_TIMEOUT_SECONDS,
     tls: ssl.SSLContext | None = None,
@@ -91,7 +92,7 @@ def request(
     # Every call closes its connection: the server need not keep it for us.
     given = {"Accept": "application/json", "User-Agent": USER_AGENT, **(headers or {})}
     data = None
-    if body is not None:
+    if body is not UNSET:  # null is a body too
         data = msgspec.json.encode(body)
         given["Content-Type"] = "application/json"
     call = urllib.request.Request(url, data=data, headers=given, method=method)
@@ -115,7 +116,7 @@ def request_json(
     method: str,
     url: str,
     *,
-    body: Any = None,
+    body: Any = UNSET,
     headers: Mapping[str, str] | None = None,
     timeout: float = DEFAULT_TIMEOUT_SECONDS,
     tls: ssl.SSLContext | None = None,

@@ -82,9 +82,14 @@ async def open_agent_socket(
 
 
 async def open_socket(
-    url: str, *, timeout: float, headers: Mapping[str, str] | None = None, tls: ssl.SSLContext | None = None
+    url: str,
+    *,
+    timeout: float,
+    headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
+    ping_interval: float | None = None,
 ) -> ClientConnection:
-    """Open a WebSocket.
+    """Open a WebSocket; ``ping_interval`` is for sockets without heartbeats of their own.
 
     Raises:
         ApiError: The handshake was refused with an HTTP status.
@@ -97,7 +102,7 @@ async def open_socket(
             additional_headers=dict(headers or {}),
             user_agent_header=USER_AGENT,
             compression=None,  # the server has none
-            ping_interval=None,  # heartbeats tell more, and the server pings
+            ping_interval=ping_interval,
             open_timeout=timeout,
             close_timeout=CLOSE_TIMEOUT_SECONDS,
             max_size=LARGEST_FRAME_BYTES,

@@ -1,0 +1,5 @@
+"""`python -m artcafe_agent.cli`."""
+
+from artcafe_agent.cli import run
+
+run()
