@@ -80,6 +80,8 @@ class Bus(Client):
                     max_outstanding_pings=2,
                     pending_size=OUTBOUND_BYTES_MAX,
                     flusher_queue_size=1024,
+                    # An inbox of its own, so that no service can listen to the answers another one gets.
+                    inbox_prefix=f"_INBOX_{user}" if user else "_INBOX",
                     error_cb=bus._report_error,
                     disconnected_cb=bus._lost,
                     reconnected_cb=bus._back,
@@ -165,7 +167,7 @@ class Bus(Client):
             logger.exception("direct_handler_failed")
 
     async def _report_error(self, error: Exception) -> None:
-        details: dict[str, Any] = {"error": type(error).__name__}
+        details: dict[str, Any] = {"error": type(error).__name__, "detail": str(error)[:200]}
         if isinstance(error, SlowConsumerError):
             details["subject"] = error.subject
             logger.error("nats_slow_consumer", extra=details)

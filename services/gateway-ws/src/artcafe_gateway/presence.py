@@ -211,7 +211,7 @@ class Presences:
             async for orphan in self._store.orphans_of(server):
                 await self._bury(orphan)
             await self._store.drop_lease(server)
-            logger.info("dead_gateway_swept", extra={"process": server})
+            logger.info("dead_gateway_swept", extra={"process_id": server})
 
     async def close(self) -> None:
         """Wait for what was begun in the background."""

@@ -114,7 +114,7 @@ async def _serve(
             ]
             http = asyncio.create_task(serve_http(app.asgi, http_socket, http_stop))
             await gateway.listener.start(ws_socket)
-            logger.info("gateway_ready", extra={"process": process_id})
+            logger.info("gateway_ready", extra={"process_id": process_id})
             waiting = asyncio.create_task(stop.wait())
             await asyncio.wait([waiting, http], return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
