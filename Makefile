@@ -29,7 +29,11 @@ help: ## Show this help
 
 .PHONY: setup
 setup: ## Install what running takes: .venv and .venv-emulator (PYTHON=... chooses the interpreter)
-	@$(MAKE) --no-print-directory --jobs=2 $(STACK_STAMP) $(EMULATOR_STAMP)
+	@$(MAKE) --no-print-directory --jobs=2 both-environments
+
+.PHONY: both-environments
+both-environments: $(STACK_STAMP) $(EMULATOR_STAMP)
+	@:
 
 .PHONY: setup-dev
 setup-dev: setup $(DEV_STAMP) ## Install what testing and checking takes, too

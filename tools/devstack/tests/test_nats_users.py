@@ -33,7 +33,9 @@ async def _as(server: RunningServer, user: str) -> AsyncIterator[tuple[Client, l
     async def note(error: Exception) -> None:
         refused.append(str(error).lower())
 
-    client = await nats.connect(server.url, user=user, password=f"p0{user}", error_cb=note)
+    client = await nats.connect(
+        server.url, user=user, password=f"p0{user}", inbox_prefix=f"_INBOX_{user}".encode(), error_cb=note
+    )
     try:
         yield client, refused
     finally:
@@ -74,7 +76,7 @@ async def test_a_client_without_a_password_is_refused(server: RunningServer) -> 
         ("gateway", "$JS.API.STREAM.DELETE.USAGE"),
         ("metering", "$JS.API.STREAM.PURGE.USAGE"),
         ("registry", "$JS.API.STREAM.DELETE.PRESENCE"),
-        ("auth", "_INBOX.somebody"),
+        ("auth", "_INBOX_gateway.somebody"),
     ],
 )
 async def test_publishing_outside_of_its_part_is_refused(
@@ -98,6 +100,8 @@ async def test_publishing_outside_of_its_part_is_refused(
         ("gateway", "registry.v1.agent.get"),
         ("registry", "usage.v1.batch.*"),
         ("gateway", ">"),
+        ("metering", "_INBOX_gateway.>"),
+        ("gateway", "_INBOX.>"),
     ],
 )
 async def test_listening_outside_of_its_part_is_refused(
