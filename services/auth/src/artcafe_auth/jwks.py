@@ -41,7 +41,9 @@ def _public_signing_key(entry: Any) -> PublicJwk | None:
     if not isinstance(entry, dict):
         return None
     kind, key_id = entry.get("kty"), entry.get("kid")
-    if kind not in _MEMBERS or not isinstance(key_id, str) or not 0 < len(key_id) <= KEY_ID_MAX_LENGTH:
+    if not isinstance(kind, str) or not isinstance(key_id, str):
+        return None
+    if kind not in _MEMBERS or not 0 < len(key_id) <= KEY_ID_MAX_LENGTH:
         return None
     if entry.get("use", "sig") != "sig" or entry.get("alg", _ALGORITHMS[kind]) != _ALGORITHMS[kind]:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from artcafe_auth.config import AuthConfig
 from artcafe_auth.fetcher import HttpFetcher
 from artcafe_auth.handlers import Handlers
 from artcafe_auth.limits import RateLimits
-from artcafe_auth.local_issuer import LocalIssuer, load_or_create_key
+from artcafe_auth.local_issuer import KeyFileError, LocalIssuer, load_or_create_key
 from artcafe_auth.passwords import Passwords
 from artcafe_auth.people import LocalPeople
 from artcafe_auth.providers import Provider, Providers
@@ -36,11 +37,15 @@ STORE_RETRY_SECONDS = 1.0
 REGISTRY_TIMEOUT_SECONDS = 3.0
 
 
+class StartError(Exception):
+    """The service cannot start; the text says in a line why."""
+
+
 async def run(config: AuthConfig, stop: asyncio.Event, clock: Clock | None = None) -> None:
-    """Serve until `stop` is set."""
+    """Serve until `stop` is set. Raises: StartError."""
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
-        bound = stack.enter_context(listening_socket(config.http_host, config.http_port))
+        bound = stack.enter_context(_bind(config))
         dynamo = await stack.enter_async_context(connect_store(config))
         bus = await _open_bus(config, stop)
         if bus is None:
@@ -86,6 +91,14 @@ def connect_store(config: AuthConfig) -> AbstractAsyncContextManager[Dynamo]:
     )
 
 
+def _bind(config: AuthConfig) -> socket.socket:
+    try:
+        return listening_socket(config.http_host, config.http_port)
+    except OSError as error:
+        place = f"{config.http_host}:{config.http_port}"
+        raise StartError(f"AUTH_HTTP_HOST, AUTH_HTTP_PORT: {place}: {error.strerror}") from None
+
+
 async def _open_bus(config: AuthConfig, stop: asyncio.Event) -> Bus | None:
     """Wait for NATS; return None where the service is told to stop before it is there."""
     opening = asyncio.create_task(
@@ -112,8 +125,12 @@ def _local_people(
         return None
     # The configuration has checked that both are there.
     assert config.local_issuer_url is not None and config.local_issuer_key_file is not None
+    try:
+        key = load_or_create_key(Path(config.local_issuer_key_file))
+    except KeyFileError as error:
+        raise StartError(f"AUTH_LOCAL_ISSUER_KEY_FILE: {error}") from None
     issuer = LocalIssuer(
-        load_or_create_key(Path(config.local_issuer_key_file)),
+        key,
         url=config.local_issuer_url,
         audience=config.local_audience,
         token_seconds=config.local_token_seconds,
