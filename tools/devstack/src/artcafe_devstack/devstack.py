@@ -109,6 +109,10 @@ class DevStack:
         """The passwords of this stack: `nats_gateway`, `valkey`, ..."""
         return dict(self._stack.secrets)
 
+    def environment(self, name: str) -> dict[str, str]:
+        """Return the settings of a service's process, to run a command of that service with."""
+        return self._stack.environment(name, "gateway" if name.startswith("gateway") else name)
+
     @property
     def names(self) -> list[str]:
         """The names of the processes."""
