@@ -19,7 +19,7 @@ from artcafe_common.health import Readiness
 from artcafe_common.http import serve_http
 from artcafe_common.http.server import listening_socket
 from artcafe_common.remote import remote_key_ring
-from artcafe_common.tokens import Access, TokenVerifier
+from artcafe_common.tokens import Access
 from artcafe_common.usage import UsageCounter, UsageReporter, ensure_usage_stream
 from artcafe_registry.allowance import MonthlyAllowance
 from artcafe_registry.app import registry_app
@@ -34,6 +34,7 @@ from artcafe_registry.rates import CallLimits
 from artcafe_registry.removal import Removal
 from artcafe_registry.services import Services
 from artcafe_registry.store import TABLES, Store
+from artcafe_registry.verifying import RememberingVerifier
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ def make_services(
         removal=Removal(store, changes, clock),
         publisher=Publisher(bus, store.replays, usage, MonthlyAllowance(bus, clock), clock),
         limits=CallLimits(directory, usage, clock),
-        access=Access(TokenVerifier(remote_key_ring(bus, clock), clock), directory),
+        access=Access(RememberingVerifier(remote_key_ring(bus, clock), clock), directory),
         cursors=CursorBox(config.cursor_key_bytes()),
         clock=clock,
         self_service_tenants=config.self_service_tenants,
