@@ -43,15 +43,15 @@ async def serve(config: MeteringConfig, stop: asyncio.Event) -> None:
     if bus is None:
         bound.close()
         return
-    # One more than there are rounds, for the check whether Valkey is there again.
-    valkey = Valkey(config.redis_url.reveal(), config.rounds + 1)
+    # Two more than there are rounds, for the checks whether Valkey is there.
+    valkey = Valkey(config.redis_url.reveal(), config.rounds + 2)
     try:
         ledger = Ledger(valkey, retention, wait_for_disk=config.waitaof)
         intake = Intake(bus, ledger, clock, retention, config.rounds)
         counter = UsageCounter(clock)
         reporter = UsageReporter(bus, counter)
         api = UsageApi(ValkeyCounters(valkey), RemoteTenants(bus), clock, retention)
-        readiness = _readiness(config, bus, valkey, intake)
+        readiness = _readiness(config, bus, ledger, intake)
         app = create_usage_app(api, readiness, remote_access(bus, clock), counter)
 
         async def health(_: GetHealth) -> Health:
@@ -94,7 +94,7 @@ async def _open_bus(config: MeteringConfig, stop: asyncio.Event) -> Bus | None:
     return None
 
 
-def _readiness(config: MeteringConfig, bus: Bus, valkey: Valkey, intake: Intake) -> Readiness:
+def _readiness(config: MeteringConfig, bus: Bus, ledger: Ledger, intake: Intake) -> Readiness:
     async def nats() -> None:
         if not bus.is_connected:
             raise unavailable("message bus")
@@ -105,7 +105,7 @@ def _readiness(config: MeteringConfig, bus: Bus, valkey: Valkey, intake: Intake)
 
     readiness = Readiness(SERVICE, config.server_id, __version__)
     readiness.add("nats", nats)
-    readiness.add("valkey", valkey.ping)
+    readiness.add("valkey", ledger.ready)
     readiness.add("stream", stream)
     return readiness
 

@@ -40,5 +40,5 @@ class MeteringConfig(SharedConfig, frozen=True, kw_only=True):
         int, msgspec.Meta(ge=_MONTH_DAYS_MIN), describe("For how many days monthly figures are kept")
     ] = 400
     rounds: Annotated[
-        int, msgspec.Meta(ge=1, le=32), describe("How many rounds of batches are applied side by side")
-    ] = 4
+        int, msgspec.Meta(ge=1, le=64), describe("How many rounds of batches are applied side by side")
+    ] = 16

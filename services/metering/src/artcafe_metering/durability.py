@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 # The server looks ten times a second whether a second has passed.
 LOOK_AGAIN_SECONDS = 1.2
-GIVE_UP_SECONDS = 20.0
+GIVE_UP_SECONDS = 8.0
 WAITAOF_TIMEOUT_MS = 3_000
 
 Mode = Literal["always", "everysec"]
@@ -72,6 +72,11 @@ async def _quiet_twice(session: WriteSession) -> bool:
         return False
     await asyncio.sleep(LOOK_AGAIN_SECONDS)
     return not await _fsync_runs(session)
+
+
+async def keeps_a_log(session: WriteSession) -> None:
+    """Raise ``unavailable`` unless the server writes what it is told to an append-only file."""
+    await _fsync_runs(session)
 
 
 async def _fsync_runs(session: WriteSession) -> bool:

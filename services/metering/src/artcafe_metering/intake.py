@@ -1,6 +1,6 @@
 """Take batches from the stream, have them applied, and acknowledge those that are on disk.
 
-Several rounds run side by side, since most of a round is waiting for a disk. Nothing is acknowledged that was
+Many rounds run side by side, since most of a round is waiting for a disk. Nothing is acknowledged that was
 not confirmed; whatever else happens, a batch comes again.
 """
 
@@ -27,7 +27,11 @@ from artcafe_metering.streams import CONSUMER, DEAD_SUBJECT, USAGE_DEAD
 logger = logging.getLogger(__name__)
 
 ROUND_BATCHES = 256
-ROUND_BYTES = 8 * 1024 * 1024
+ROUND_BYTES = 4 * 1024 * 1024
+# A round begins so long after its first batch came, with all that came meanwhile. It waits for the disk for
+# up to a second and more; so many rounds as fit into that time must be allowed side by side, or batches
+# would wait.
+GATHER_SECONDS = 0.1
 QUEUE_BATCHES = 1024
 RETRY_SECONDS = 1.0
 RETRY_ONE_SECONDS = 30.0
@@ -52,6 +56,7 @@ class Intake:
         # An hour that is about to expire takes no more.
         self._oldest_seconds = (retention.hours - 1) * _DAY_SECONDS
         self._rounds = rounds
+        self._taking = asyncio.Lock()
         assert USAGE.name is not None and CONSUMER.durable_name is not None
         self._pull = Pull(bus, USAGE.name, CONSUMER.durable_name, self._prepare, QUEUE_BATCHES)
 
@@ -91,46 +96,52 @@ class Intake:
 
     async def _work(self, stop: asyncio.Event) -> None:
         while messages := await self._take(stop):
-            batches = [await self._read(message) for message in messages]
-            known = [(m, b) for m, b in zip(messages, batches, strict=True) if b is not None]
-            if not known:
-                continue
             try:
-                done = await self._ledger.apply([batch for _, batch in known])
-            except ServiceError:
-                metrics.BATCHES.labels("retried").inc(len(known))
-                for message, _ in known:
+                await self._round(messages)
+            except Exception as error:
+                if not isinstance(error, ServiceError):
+                    logger.exception("round_failed")
+                metrics.BATCHES.labels("retried").inc(len(messages))
+                for message in messages:
+                    # To one that was put aside meanwhile this says nothing any more.
                     self._answer(message, _nak(RETRY_SECONDS))
                 await self._until_ready(stop)
-                continue
+
+    async def _round(self, messages: list[Msg]) -> None:
+        batches = [await self._read(message) for message in messages]
+        known = [(m, b) for m, b in zip(messages, batches, strict=True) if b is not None]
+        if known:
+            done = await self._ledger.apply([batch for _, batch in known])
             for (message, _), on_disk in zip(known, done, strict=True):
                 if not on_disk:
                     metrics.BATCHES.labels("retried").inc()
                 self._answer(message, _ACK if on_disk else _nak(RETRY_ONE_SECONDS))
-            metrics.BACKLOG.set(known[-1][0].metadata.num_pending)
+        metrics.BACKLOG.set(messages[-1].metadata.num_pending)
 
     async def _take(self, stop: asyncio.Event) -> list[Msg]:
         """Return the next messages; none when it is time to stop."""
-        taking = asyncio.create_task(self._pull.take(ROUND_BATCHES, ROUND_BYTES))
-        stopping = asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait([taking, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if taking.done():
-                return taking.result()
-            return []
-        finally:
-            taking.cancel()
-            stopping.cancel()
+        async with self._taking:
+            coming = asyncio.create_task(self._pull.wait())
+            stopping = asyncio.create_task(stop.wait())
+            try:
+                await asyncio.wait([coming, stopping], return_when=asyncio.FIRST_COMPLETED)
+                if not stop.is_set() and len(self._pull) < ROUND_BATCHES:
+                    await asyncio.sleep(GATHER_SECONDS)
+            finally:
+                coming.cancel()
+                stopping.cancel()
+            return [] if stop.is_set() else self._pull.take(ROUND_BATCHES, ROUND_BYTES)
 
     async def _until_ready(self, stop: asyncio.Event) -> None:
         pause = PAUSE_SECONDS
         while not stop.is_set():
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, PAUSE_SECONDS_MAX)
             try:
                 await self._ledger.ready()
                 return
             except ServiceError:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, PAUSE_SECONDS_MAX)
+                continue
 
     async def _read(self, message: Msg) -> Batch | None:
         now = self._clock.now()

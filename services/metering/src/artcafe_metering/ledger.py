@@ -29,7 +29,8 @@ import hashlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import resources
@@ -38,7 +39,7 @@ from typing import Any
 import msgspec
 from redis.exceptions import NoScriptError, ResponseError
 
-from artcafe_common.errors import unavailable
+from artcafe_common.errors import ServiceError, unavailable
 from artcafe_metering import durability, keys, metrics, periods
 from artcafe_metering.batches import Additions, Batch, broken_down, increments
 from artcafe_metering.valkey import WHAT, Command, Valkey, WriteSession
@@ -82,9 +83,10 @@ class Ledger:
         self._lifetime = int(WINDOW_LIFETIME.total_seconds() * 1000)
 
     async def ready(self) -> None:
-        """Raise ``unavailable`` unless Valkey can be written to."""
-        async with self._valkey.writing() as session:
-            await self._prepare(session)
+        """Raise ``unavailable`` unless Valkey takes writes and, where that is asked for, keeps them."""
+        async with self._prepared() as (session, _):
+            if self._wait_for_disk:
+                await durability.keeps_a_log(session)
 
     async def apply(self, batches: Sequence[Batch]) -> list[bool]:
         """Apply a round of batches; True for those which are on disk now, whether applied here or before.
@@ -94,13 +96,26 @@ class Ledger:
         Raises: ServiceError ``unavailable``: some may have been applied, all may be sent again.
         """
         started = time.perf_counter()
-        async with self._valkey.writing() as session:
-            mode = await self._prepare(session)
+        async with self._prepared() as (session, mode):
             floors = await self._floors(session, batches)
             done = await self._apply_all(session, batches, floors)
             await self._confirm(session, mode, [batch for batch, ok in zip(batches, done, strict=True) if ok])
         metrics.ROUND_SECONDS.observe(time.perf_counter() - started)
         return done
+
+    @asynccontextmanager
+    async def _prepared(self) -> AsyncIterator[tuple[WriteSession, durability.Mode]]:
+        for last in (False, True):
+            async with self._valkey.writing() as session:
+                try:
+                    mode = await self._prepare(session)
+                except ServiceError:
+                    # Nothing was written yet, and the pooled connection may be to a server of the past.
+                    if last:
+                        raise
+                    continue
+                yield session, mode
+                return
 
     async def _prepare(self, session: WriteSession) -> durability.Mode:
         """Make sure that the scripts are there, and learn how the server writes to its disk."""

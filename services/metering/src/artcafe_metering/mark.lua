@@ -37,7 +37,7 @@ end
 if highest - base >= WINDOW then
   local target = highest - WINDOW / 2
   target = target - target % 8
-  gap = math.max(0, target - 1 - floor_of())
+  gap = target - base - redis.call('BITCOUNT', window, HEADER, HEADER + (target - base) / 8 - 1)
   cut(target)
 end
 for i = 4, #ARGV do

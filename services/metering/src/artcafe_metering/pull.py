@@ -91,11 +91,17 @@ class Pull:
             except TimeoutError:
                 pause = min(2 * pause, PAUSE_SECONDS_MAX)
 
-    async def take(self, most: int, bytes_most: int) -> list[Msg]:
-        """Wait for messages, and return those that are there: at most so many, and so many bytes."""
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    async def wait(self) -> None:
+        """Wait until a message is there."""
         while not self._queue:
             self._filled.clear()
             await self._filled.wait()
+
+    def take(self, most: int, bytes_most: int) -> list[Msg]:
+        """Return messages that are there: at most so many, and so many bytes, but one in any case."""
         taken: list[Msg] = []
         size = 0
         while self._queue and len(taken) < most:

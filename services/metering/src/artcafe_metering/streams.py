@@ -12,8 +12,9 @@ from nats.js.api import (
     StreamConfig,
 )
 
-# Longer than a round ever takes, `durability.GIVE_UP_SECONDS` included.
-ACK_WAIT_SECONDS = 60.0
+# Longer than a round takes (`durability.GIVE_UP_SECONDS`), and what a killed replica had in hand is not
+# away for long.
+ACK_WAIT_SECONDS = 12.0
 ACK_PENDING_MAX = 16_384
 
 # One durable consumer for all replicas. Made anew, it starts at the beginning of the stream: what was applied

@@ -19,7 +19,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from artcafe_common.errors import ServiceError, unavailable
+from artcafe_common.errors import unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -90,10 +90,6 @@ class Valkey:
         await self._readers.aclose()
         await self._writers.aclose()
 
-    async def ping(self) -> None:
-        """Raise ``unavailable`` unless Valkey answers."""
-        await self.read([("PING",)])
-
     async def read(self, commands: Iterable[Command]) -> list[Any]:
         """Return the answers to commands that may be sent twice.
 
@@ -134,6 +130,3 @@ class Valkey:
             yield WriteSession(connection)
         finally:
             await asyncio.shield(self._writers.release(connection))
-
-
-__all__ = ["ServiceError", "Valkey", "WriteSession"]

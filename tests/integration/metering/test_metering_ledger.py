@@ -1,0 +1,328 @@
+"""Batches applied to real Valkey: each once, whatever order they come in and whatever crashes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from artcafe_common.contracts.metering import UsageRow
+from artcafe_common.errors import ErrorCode, ServiceError
+from artcafe_metering import durability, keys, ledger
+from artcafe_metering.batches import Batch
+from artcafe_metering.ledger import Ledger
+from artcafe_metering.valkey import WriteSession
+
+
+async def test_a_batch_is_counted_once_however_often_it_comes(
+    ledger_of: Any, store: Any, batch_of: Any
+) -> None:
+    """The same batch, three times in one round and again in the next, counts once."""
+    batch = batch_of("s1", 1)
+    books = ledger_of()
+    assert await books.apply([batch, batch, batch]) == [True, True, True]
+    assert await books.apply([batch]) == [True]
+    assert await store.messages("t1") == 1
+
+
+async def test_a_later_batch_does_not_shut_out_an_earlier_one(
+    ledger_of: Any, store: Any, batch_of: Any
+) -> None:
+    """Sequence 6 applied before 5 leaves room for 5, which a single watermark would lose."""
+    books = ledger_of()
+    for seq in (1, 6, 5, 6, 5, 2):
+        await books.apply([batch_of("s1", seq)])
+    assert await store.messages("t1") == 4
+
+
+async def test_sources_do_not_know_each_other(ledger_of: Any, store: Any, batch_of: Any) -> None:
+    """The same sequence of two sources is two batches."""
+    await ledger_of().apply([batch_of("s1", 1), batch_of("s2", 1)])
+    assert await store.messages("t1") == 2
+
+
+async def test_tenants_that_are_missing_in_some_batches_are_counted_right(
+    ledger_of: Any, store: Any, batch_of: Any
+) -> None:
+    """A tenant with rows in every third batch only has each of them counted once, and nothing of others."""
+    books = ledger_of()
+    batches = [
+        batch_of(
+            "s1", seq, UsageRow("often", messages=1), *([UsageRow("seldom", messages=1)] * (seq % 3 == 0))
+        )
+        for seq in range(1, 301)
+    ]
+    random.Random(1).shuffle(batches)
+    for first in range(0, 300, 50):
+        await books.apply(batches[first : first + 50])
+    for _ in range(3):
+        await books.apply(random.Random(2).choices(batches, k=200))
+    assert await store.messages("often") == 300
+    assert await store.messages("seldom") == 100
+
+
+async def test_replicas_that_work_side_by_side_count_each_batch_once(
+    ledger_of: Any, store: Any, batch_of: Any
+) -> None:
+    """Two replicas apply 9000 batches of two sources, shuffled and with a third repeated; windows are cut."""
+    shuffler = random.Random(3)
+    names = [(source, seq) for seq in range(1, 4501) for source in ("s1", "s2")]
+    deliveries = [*names, *shuffler.choices(names, k=3000)]
+    # Out of place by up to a thousand, as redelivery does.
+    order = {index: index + shuffler.uniform(0, 1000) for index in range(len(deliveries))}
+    ordered = [deliveries[index] for index in sorted(order, key=order.__getitem__)]
+    rounds = [ordered[first : first + 250] for first in range(0, len(ordered), 250)]
+
+    async def replica(own: list[list[tuple[str, int]]]) -> None:
+        books = ledger_of()
+        for names in own:
+            rows = {"s1": UsageRow("t1", "a1", messages=1), "s2": UsageRow("t1", "a2", messages=2)}
+            assert all(await books.apply([batch_of(source, seq, rows[source]) for source, seq in names]))
+
+    await asyncio.gather(replica(rounds[::2]), replica(rounds[1::2]), replica(rounds[::3]))
+    assert await store.messages("t1") == 4500 + 2 * 4500
+    # Nothing is missing below, so both windows have become short.
+    assert await store.redis.strlen(keys.source_key("s1")) < 600
+    assert await store.redis.strlen(keys.applied_key("t1", "s1")) < 600
+    # And a batch from below the window is known.
+    await ledger_of().apply([batch_of("s1", 1, UsageRow("t1", messages=1))])
+    assert await store.messages("t1") == 4500 + 2 * 4500
+
+
+async def test_a_hole_is_kept_open_until_its_batch_comes(ledger_of: Any, store: Any, batch_of: Any) -> None:
+    """A batch that comes five thousand batches late counts, and counts once."""
+    books = ledger_of()
+    for first in range(2, 5002, 250):
+        await books.apply([batch_of("s1", seq) for seq in range(first, first + 250)])
+    assert await store.messages("t1") == 5000
+    for _ in range(2):
+        await books.apply([batch_of("s1", 1)])
+    assert await store.messages("t1") == 5001
+
+
+async def test_a_hole_far_behind_is_given_up_and_told(
+    ledger_of: Any,
+    store: Any,
+    batch_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A batch that never comes does not let the windows grow for ever, and its absence is an error in the
+    log.""" monkeypatch.setattr(ledger, "WINDOW_BATCHES", 4096) books = ledger_of() for first in range(2,
+    10_002, 250):
+        await books.apply([batch_of("s1", seq) for seq in range(first, first + 250)])
+    assert await store.messages("t1") == 10_000
+    assert await store.redis.strlen(keys.source_key("s1")) < 1024
+    missing = [record for record in caplog.records if record.getMessage() == "usage_batches_missing"]
+    assert [(record.levelname, vars(record)["batches"]) for record in missing] == [("ERROR", 1)]
+
+
+async def test_a_sequence_that_jumps_far_ahead_allocates_no_huge_window(
+    ledger_of: Any, store: Any, batch_of: Any
+) -> None:
+    """A source whose first known batch has a very high number is counted, with windows of bounded size."""
+    books = ledger_of()
+    high = 2**53 - 10
+    for seq in (high, high - 1, high, high + 1):
+        await books.apply([batch_of("s1", seq)])
+    assert await store.messages("t1") == 3
+    assert await store.redis.strlen(keys.source_key("s1")) < 200_000
+    assert await store.redis.strlen(keys.applied_key("t1", "s1")) < 200_000
+
+
+async def test_every_figure_lands_where_it_belongs(ledger_of: Any, store: Any, batch_of: Any) -> None:
+    """Totals, agents, channels and active sets of hour, day and month hold what the rows say."""
+    at = datetime.now(UTC).replace(minute=59, second=59, microsecond=900_000) - timedelta(hours=1)
+    rows = (
+        UsageRow("t1", "a1", "c.1", messages=2, bytes_in=20),
+        UsageRow("t1", "a1", "c.2", deliveries=3, bytes_out=30),
+        UsageRow("t1", "user:x|y", "c.1", messages=1, bytes_in=5),
+        UsageRow("t1", "a2", connection_seconds=1.2345),
+        UsageRow("t1", api_calls=7),
+    )
+    await ledger_of().apply([batch_of("s1", 1, *rows, at=at.timestamp())])
+    total = {
+        "messages": 3,
+        "deliveries": 3,
+        "bytes_in": 25,
+        "bytes_out": 30,
+        "api_calls": 7,
+        "connection_ms": 1234,
+    }
+    hour, day = keys.hour_key("t1", at), keys.day_key("t1", at.date())
+    for key in (hour, day, keys.month_key("t1", at.date())):
+        assert await store.figures(key) == total
+    for key in (hour, day):
+        assert await store.figures(f"{key}:agent") == {
+            "a1|messages": 2,
+            "a1|bytes_in": 20,
+            "a1|deliveries": 3,
+            "a1|bytes_out": 30,
+            "user:x|y|messages": 1,
+            "user:x|y|bytes_in": 5,
+            "a2|connection_ms": 1234,
+        }
+        assert await store.figures(f"{key}:channel") == {
+            "c.1|messages": 3,
+            "c.1|bytes_in": 25,
+            "c.2|deliveries": 3,
+            "c.2|bytes_out": 30,
+        }
+    for name in (
+        keys.active_day_key("t1", at.date(), "agent"),
+        keys.active_month_key("t1", at.date(), "agent"),
+    ):
+        assert await store.redis.smembers(name) == {"a1", "a2"}
+    assert await store.redis.smembers(keys.active_day_key("t1", at.date(), "channel")) == {"c.1", "c.2"}
+
+
+async def test_a_late_batch_lands_in_its_own_hour_day_and_month(
+    ledger_of: Any, store: Any, batch_of: Any
+) -> None:
+    """A batch that comes days late changes the hour, day and month in which it was counted, and no other."""
+    books = ledger_of()
+    late = datetime.now(UTC) - timedelta(days=6, hours=5)
+    await books.apply([batch_of("s1", 2), batch_of("s1", 1, at=late.timestamp())])
+    for key in (keys.hour_key("t1", late), keys.day_key("t1", late.date())):
+        assert (await store.figures(key))["messages"] == 1
+    now = datetime.now(UTC)
+    expected = 2 if now.month == late.month else 1
+    assert (await store.figures(keys.month_key("t1", now.date())))["messages"] == expected
+
+
+async def test_every_key_expires_and_no_later_write_puts_it_off(
+    ledger_of: Any, store: Any, batch_of: Any
+) -> None:
+    """Every key has an expiry from its first write, which later writes leave as it is."""
+    books = ledger_of()
+    await books.apply([batch_of("s1", 1), batch_of("s2", 1, UsageRow("t2", api_calls=1))])
+    assert await store.keys_without_expiry() == []
+    names = [key async for key in store.redis.scan_iter(match="stats:*")]
+    names += [key async for key in store.redis.scan_iter(match="active:*")]
+    assert len(names) == 11 + 3
+    before = {name: await store.redis.expiretime(name) for name in names}
+    await asyncio.sleep(1.1)
+    for first in range(2, 5002, 250):
+        await books.apply([batch_of("s1", seq) for seq in range(first, first + 250)])
+    assert {name: await store.redis.expiretime(name) for name in names} == before
+    assert await store.keys_without_expiry() == []
+
+
+async def test_all_keys_of_a_tenant_are_in_one_slot(ledger_of: Any, store: Any, batch_of: Any) -> None:
+    """Every key of a tenant hashes to the same slot, so that its script may run on a cluster."""
+    await ledger_of().apply([batch_of("s1", 1), batch_of("s2", 1)])
+    slots = {
+        await store.redis.execute_command("CLUSTER", "KEYSLOT", key)
+        async for key in store.redis.scan_iter(match="*{t1}*")
+    }
+    assert len(slots) == 1
+
+
+async def test_a_batch_that_cannot_be_applied_changes_nothing_and_holds_up_nobody(
+    ledger_of: Any, store: Any, batch_of: Any
+) -> None:
+    """With one tenant's key spoilt, its batch is not half counted, others are, and it counts once
+    repaired.""" books = ledger_of() good = batch_of("s1", 1, UsageRow("good", messages=1)) bad =
+    batch_of("s1", 2, UsageRow("bad", "a1", messages=1)) spoilt = keys.active_month_key("bad",
+    bad.hour.date(), "agent") await store.redis.set(spoilt, "no set") assert await books.apply([good, bad])
+    == [True, False] assert (await store.messages("good"), await store.messages("bad")) == (1, 0) await
+    store.redis.delete(spoilt) assert await books.apply([good, bad]) == [True, True] assert (await
+    store.messages("good"), await store.messages("bad")) == (1, 1)
+
+
+class Interrupted(Ledger):
+    """A ledger in which something happens between the application of a round and its confirmation."""
+
+    def between(self) -> None:
+        """Be the thing that happens."""
+
+    async def _confirm(self, session: WriteSession, mode: durability.Mode, batches: Sequence[Batch]) -> None:
+        await asyncio.to_thread(self.between)
+        await super()._confirm(session, mode, batches)
+
+
+async def test_valkey_killed_between_application_and_confirmation_counts_once(
+    ledger_of: Any, store: Any, batch_of: Any
+) -> None:
+    """The round fails, and sent again it counts nothing twice, since Valkey had it on disk."""
+    books = ledger_of(Interrupted, wait_for_disk=True)
+    await books.apply([batch_of("s1", 1)])
+    books.between = store.server.kill
+    with pytest.raises(ServiceError) as caught:
+        await books.apply([batch_of("s1", 2), batch_of("s1", 3)])
+    assert caught.value.code is ErrorCode.UNAVAILABLE
+    store.server.start()
+    books.between = lambda: None
+    assert await books.apply([batch_of("s1", 3), batch_of("s1", 2)]) == [True, True]
+    assert await store.messages("t1") == 3
+
+
+async def test_what_a_crash_took_from_the_disk_is_not_confirmed(
+    ledger_of: Any, store: Any, batch_of: Any
+) -> None:
+    """Valkey comes back in the middle of a round without its writes: the round fails, and counts when
+    repeated.""" books = ledger_of(Interrupted, wait_for_disk=True) await books.apply([batch_of("s1", 1)])
+    kept = store.keep_log() books.between = lambda: store.lose_power(kept) with pytest.raises(ServiceError):
+        await books.apply([batch_of("s1", 2), batch_of("s1", 3)])
+    assert await store.messages("t1") == 1
+    books.between = lambda: None
+    assert await books.apply([batch_of("s1", 2), batch_of("s1", 3)]) == [True, True]
+    assert await store.messages("t1") == 3
+
+
+async def test_scripts_are_loaded_again_after_a_restart(ledger_of: Any, store: Any, batch_of: Any) -> None:
+    """A server that was restarted, or told to forget its scripts, is given them again."""
+    books = ledger_of()
+    await books.apply([batch_of("s1", 1)])
+    await store.redis.script_flush()
+    await books.apply([batch_of("s1", 2)])
+    store.server.stop()
+    store.server.start()
+    await books.apply([batch_of("s1", 3)])
+    assert await store.messages("t1") == 3
+
+
+async def test_a_round_is_confirmed_only_after_an_fsync(
+    ledger_of: Any, store: Any, batch_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `everysec` no round ends before a second has passed in which Valkey must have synced its file."""
+    assert (await store.redis.config_get("appendfsync"))["appendfsync"] == "everysec"
+    books = ledger_of(wait_for_disk=True)
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    await books.apply([batch_of("s1", 1)])
+    assert loop.time() - started > 1.0
+    await store.redis.config_set("appendfsync", "always")
+    started = loop.time()
+    await books.apply([batch_of("s1", 2)])
+    assert loop.time() - started < 1.0
+
+
+async def test_valkey_without_append_only_file_is_refused(ledger_of: Any, store: Any, batch_of: Any) -> None:
+    """Where nothing would survive a crash, nothing is confirmed, unless the operator has said so."""
+    await store.redis.config_set("appendonly", "no")
+    books = ledger_of(wait_for_disk=True)
+    for attempt in (books.ready(), books.apply([batch_of("s1", 1)])):
+        with pytest.raises(ServiceError) as caught:
+            await attempt
+        assert caught.value.code is ErrorCode.UNAVAILABLE
+    assert await ledger_of(wait_for_disk=False).apply([batch_of("s1", 1)]) == [True]
+    assert await store.messages("t1") == 1
+
+
+async def test_valkey_that_is_full_is_unavailable_and_counts_when_it_has_room(
+    ledger_of: Any, store: Any, batch_of: Any
+) -> None:
+    """Out of memory, a round fails as a whole and counts once there is memory again."""
+    books = ledger_of()
+    await store.redis.config_set("maxmemory", "1mb")
+    with pytest.raises(ServiceError) as caught:
+        await books.apply([batch_of("s1", 1), batch_of("s1", 2)])
+    assert caught.value.code is ErrorCode.UNAVAILABLE
+    await store.redis.config_set("maxmemory", "0")
+    assert await books.apply([batch_of("s1", 1), batch_of("s1", 2)]) == [True, True]
+    assert await store.messages("t1") == 2
