@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from artcafe_devstack.edge import Upstreams, edge_spec, render
-from artcafe_devstack.ports import free_port
+from artcafe_devstack.ports import free_port, is_free
 from artcafe_devstack.process import ManagedProcess, StackError
 from artcafe_devstack.repository import repository_root
 
@@ -307,6 +307,10 @@ def test_a_killed_edge_leaves_nothing_that_holds_its_port(tmp_path: Path) -> Non
         upstreams = Upstreams(auth=up, registry=up, metering=up, gateways_http=[up], gateways_ws=[up])
         with _edge(tmp_path, upstreams) as edge:
             edge.process.kill()
+            deadline = time.monotonic() + 5
+            while not is_free(edge.port):
+                assert time.monotonic() < deadline, "somebody still listens"
+                time.sleep(0.01)
             edge.process.start()
             edge.process.wait_ready()
             assert edge.ask("/")[0] == 200

@@ -41,7 +41,10 @@ async def _client(service: str, server: RunningServer, account: str = "0" * 12) 
         aws_secret_access_key=endpoint.secret_access_key,
         region_name=endpoint.region,
     )
-    async with session.client(service, endpoint_url=endpoint.url, config=_NO_RETRIES) as client:
+    # Presigned addresses take the older signature, which does not expire here, unless the newer one is
+    # asked for.
+    config = _NO_RETRIES.merge(Config(signature_version="s3v4")) if service == "s3" else _NO_RETRIES
+    async with session.client(service, endpoint_url=endpoint.url, config=config) as client:
         yield client
 
 

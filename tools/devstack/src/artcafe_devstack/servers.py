@@ -63,7 +63,7 @@ class AwsEndpoint:
 
     url: str
     access_key_id: str = "000000000000"
-    secret_access_key: str = "emulator"
+    secret_access_key: str = "test"  # the one by which the emulator checks presigned addresses
     region: str = "us-east-1"
 
     def environment(self) -> dict[str, str]:
