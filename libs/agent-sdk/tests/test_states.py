@@ -158,7 +158,9 @@ def test_patience_is_for_the_first_connection_only() -> None:
     assert isinstance(online().lost(away, 1e9), Retry)
 
 
-@pytest.mark.parametrize(("status", "comes_back"), [(400, False), (401, False), (404, False), (429, True), (503, True)])
+@pytest.mark.parametrize(
+    ("status", "comes_back"), [(400, False), (401, False), (404, False), (429, True), (503, True)]
+)
 def test_status_of_a_refused_request_decides(status: int, comes_back: bool) -> None:
     """What a server may answer otherwise later is asked again, with the time it wants."""
     error = ApiError(status, "code", "", retry_after=7.0)

@@ -102,7 +102,7 @@ def create(context: Context, args: argparse.Namespace) -> None:
     key = _public_key(args, body)
     reply = context.call("POST", "agents", body=body)
     reply["private_key_path"] = _keep(context, args, key, reply)
-    context.out.result(reply, _agent_text(reply["agent"]))
+    context.out.result(reply, _agent_text(reply.get("agent", reply)))
     _show_private(context, reply)
 
 
@@ -115,7 +115,8 @@ def delete(context: Context, args: argparse.Namespace) -> None:
 def list_keys(context: Context, args: argparse.Namespace) -> None:
     """List an agent's keys."""
     reply = context.call("GET", "agents", args.agent_id, "keys")
-    context.out.result(reply, table(reply["keys"], KEY_COLUMNS) if reply["keys"] else "no keys")
+    keys = reply.get("keys", [])
+    context.out.result(reply, table(keys, KEY_COLUMNS) if keys else "no keys")
 
 
 def add_key(context: Context, args: argparse.Namespace) -> None:
@@ -124,7 +125,7 @@ def add_key(context: Context, args: argparse.Namespace) -> None:
     key = _public_key(args, body)
     reply = context.call("POST", "agents", args.agent_id, "keys", body=body)
     reply["private_key_path"] = _keep(context, args, key, reply)
-    context.out.result(reply, record({name: reply["key"].get(name) for name in KEY_COLUMNS}))
+    context.out.result(reply, record({name: reply.get("key", reply).get(name) for name in KEY_COLUMNS}))
     _show_private(context, reply)
 
 
@@ -191,7 +192,7 @@ def _show_private(context: Context, reply: dict[str, Any]) -> None:
         context.out.note(f"private key: {reply['private_key_path']}")
     elif reply.get("private_key") and not context.out.as_json:
         context.out.note("this private key is shown once; keep it where only the agent can read it:")
-        print(reply["private_key"])
+        context.out.line(reply, reply["private_key"].rstrip())
 
 
 def _agent_text(agent: dict[str, Any]) -> str:

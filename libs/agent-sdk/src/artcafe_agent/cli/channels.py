@@ -94,7 +94,7 @@ def create(context: Context, args: argparse.Namespace) -> None:
     if args.metadata is not None:
         body["metadata"] = json_object(args.metadata, "--metadata")
     reply = context.call("POST", "channels", body=body)
-    context.out.result(reply, _channel_text(reply["channel"]))
+    context.out.result(reply, _channel_text(reply.get("channel", reply)))
 
 
 def delete(context: Context, args: argparse.Namespace) -> None:

@@ -72,16 +72,19 @@ def set_common_defaults(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_group(parsers: Parsers, name: str, help: str) -> Parsers:
-    """Declare a command that has commands."""
+def add_group(parsers: Parsers, name: str, help: str, run: Command | None = None) -> Parsers:
+    """Declare a command that has commands; ``run`` is what it does without one."""
     parser = parsers.add_parser(
         name,
         help=help,
         description=help,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[common_options()],
         epilog=EXIT_CODES_HELP,
     )
-    return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    if run is not None:
+        parser.set_defaults(run=run)
+    return parser.add_subparsers(title="commands", metavar="COMMAND", required=run is None)
 
 
 def add_command(

@@ -16,6 +16,7 @@ from artcafe_agent.cli.exits import UsageError
 from artcafe_agent.cli.output import Output
 from artcafe_agent.cli.tokens import LoginStore, config_dir
 from artcafe_agent.client import Client
+from artcafe_agent.errors import UnexpectedAnswer
 from artcafe_agent.http import Answer, request, request_json
 from artcafe_agent.protocol import Presence
 from artcafe_agent.states import ReconnectPolicy
@@ -67,14 +68,25 @@ class Context:
         query: Mapping[str, str | int | None] | None = None,
         body: Any = UNSET,
         headers: Mapping[str, str] | None = None,
-    ) -> Any:
-        """Make one REST call as the person who is logged in, and return the decoded answer."""
+    ) -> dict[str, Any]:
+        """Make one REST call as the person who is logged in, and return the decoded answer.
+
+        Raises:
+            NotLoggedIn: Nobody is.
+            ApiError: The server refused.
+            UnexpectedAnswer: What answered is no ArtCafe server.
+        """
         given = {"Authorization": f"Bearer {self.token}", **(headers or {})}
         if self.tenant is not None:
             given["X-Tenant-Id"] = self.tenant
-        return request_json(
+        answer = request_json(
             method, self.address.api(*segments, query=query), body=body, headers=given, timeout=self.timeout
         )
+        if answer is None:
+            return {}
+        if not isinstance(answer, dict):
+            raise UnexpectedAnswer(f"{self.server} answers, but not as an ArtCafe server")
+        return answer
 
     def ask(self, method: str, *segments: str, body: Any = UNSET) -> Answer:
         """Make one REST call as nobody in particular."""

@@ -28,7 +28,7 @@ def show_list(
         page = context.call(
             "GET", *segments, query={**(query or {}), "limit": min(left, LARGEST_PAGE), "next_token": token}
         )
-        rows += page[noun]
+        rows += page.get(noun, [])
         token = page.get("next_token")
         if token is None or (not args.all and len(rows) >= args.limit):
             break

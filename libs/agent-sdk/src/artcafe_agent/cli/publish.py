@@ -13,6 +13,8 @@ from typing import Any
 from artcafe_agent.cli.commands import Parsers, add_agent_options, add_command
 from artcafe_agent.cli.context import AGENT_VARIABLE, Context
 from artcafe_agent.cli.exits import UsageError
+from artcafe_agent.cli.watching import watch_as_person
+from artcafe_agent.dashboard import DashboardEvent
 from artcafe_agent.errors import Unreachable
 
 
@@ -26,8 +28,8 @@ def register(parsers: Parsers) -> None:
         'artcafe publish team.updates \'{"text": "hello"}\'\n'
         "date +'\"%s\"' | artcafe publish clock - --agent greeter --key ./greeter.key --tenant acme",
         "With --agent the message comes from that agent; a program that runs as the same agent loses its "
-        "connection for the moment. Without --agent it comes from you, and is sent again with the same "
-        "idempotency key if no answer came: it is published once.",
+        "connection for the moment. Without --agent it comes from you; an object is sent again with the same "
+        "idempotency key if no answer came, and published once.",
     )
     parser.add_argument("channel", metavar="CHANNEL")
     parser.add_argument("data", metavar="JSON", help="any JSON value; - reads it from the standard input")
@@ -52,6 +54,9 @@ async def _as_agent(context: Context, args: argparse.Namespace, data: Any) -> st
 
 
 def _as_person(context: Context, args: argparse.Namespace, data: Any) -> str:
+    if not isinstance(data, dict):
+        # REST takes objects only.
+        return asyncio.run(_by_socket(context, args, data))
     headers = {"Idempotency-Key": uuid.uuid4().hex}
     call = ("POST", "channels", args.channel, "messages")
     try:
@@ -59,6 +64,19 @@ def _as_person(context: Context, args: argparse.Namespace, data: Any) -> str:
     except Unreachable:
         reply = context.call(*call, body=data, headers=headers)
     return str(reply.get("message_id", ""))
+
+
+async def _by_socket(context: Context, args: argparse.Namespace, data: Any) -> str:
+    command = {"type": "publish_channel", "channel_id": args.channel, "data": data}
+    answer: DashboardEvent = {}
+
+    def take(event: DashboardEvent) -> bool:
+        answer.update(event)
+        return event.get("type") == "published"
+
+    async with asyncio.timeout(context.timeout):
+        await watch_as_person(context, [command], take, stay=False)
+    return str(answer.get("message_id", ""))
 
 
 def _data(text: str) -> Any:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from artcafe_agent.cli.commands import Parsers, add_command, add_group
 from artcafe_agent.cli.context import Context
 from artcafe_agent.cli.output import record, table
 
+FIGURES = (
+    "messages",
+    "deliveries",
+    "bytes_in",
+    "bytes_out",
+    "api_calls",
+    "active_agents",
+    "active_channels",
+    "connection_seconds",
+)
+
 
 def register(parsers: Parsers) -> None:
     """Declare the commands."""
-    usage = add_group(parsers, "usage", "What an organisation has used.")
+    usage = add_group(parsers, "usage", "What an organisation has used; alone, in this month.", current)
     add_command(
         usage, "current", current, "Show the current billing month.", "artcafe usage current --tenant acme"
     )
@@ -23,6 +35,7 @@ def register(parsers: Parsers) -> None:
         metrics,
         "Show figures by hour, day or month.",
         "artcafe usage metrics --start 2026-01-01 --end 2026-01-31 --granularity day --group-by agent",
+        "As text without the times in which there was nothing; with --json all of them.",
     )
     parser.add_argument("--start", dest="start_date", metavar="DATE", help="first day, YYYY-MM-DD (UTC)")
     parser.add_argument("--end", dest="end_date", metavar="DATE", help="last day")
@@ -33,34 +46,48 @@ def register(parsers: Parsers) -> None:
 def current(context: Context, args: argparse.Namespace) -> None:
     """Show the billing month."""
     reply = context.call("GET", "usage", "current")
-    context.out.result(reply, record(flat(reply)))
+    period = reply.get("current_period", {})
+    head = {name: reply.get(name) for name in ("tenant_id", "plan")}
+    head |= {"from": period.get("start"), "to": period.get("end")}
+    times = {"this month": reply.get("usage"), "today": reply.get("today")}
+    context.out.result(reply, f"{record(head)}\n\n{figures(times)}\n\n{_limits(reply)}")
 
 
 def summary(context: Context, args: argparse.Namespace) -> None:
     """Show the recent days."""
     reply = context.call("GET", "usage", "summary")
-    context.out.result(reply, record(flat(reply)))
+    times = {"today": reply.get("today"), "7 days": reply.get("last_7_days")}
+    times["30 days"] = reply.get("last_30_days")
+    context.out.result(reply, figures(times))
 
 
 def metrics(context: Context, args: argparse.Namespace) -> None:
     """Show figures of a time."""
     query = {name: getattr(args, name) for name in ("start_date", "end_date", "granularity", "group_by")}
     reply = context.call("GET", "usage", "metrics", query=query)
-    rows = reply.get("metrics") or []
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = table(rows, columns) if rows else "no figures"
-    if reply.get("totals"):
-        text += "\n\ntotals\n" + record(flat(reply["totals"]))
-    context.out.result(reply, text)
+    group = f"{args.group_by}_id" if args.group_by is not None else None
+    rows = [row for period in reply.get("metrics", []) for row in _rows(period, group)]
+    rows += [{**row, "start": "total"} for row in _rows(reply.get("totals", {}), group)]
+    context.out.result(reply, table(rows, _columns(rows, "start", *([group] if group else []))))
 
 
-def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested objects as one, with names joined by spaces."""
-    fields: dict[str, Any] = {}
-    for name, each in value.items():
-        label = f"{prefix} {name}".strip()
-        if isinstance(each, dict) and each:
-            fields |= flat(each, label)
-        else:
-            fields[label] = each
-    return fields
+def figures(times: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """Return the figures of several times as a table, one line for each time that is given."""
+    rows = [{"period": name, **values} for name, values in times.items() if values is not None]
+    return table(rows, _columns(rows, "period"))
+
+
+def _columns(rows: list[dict[str, Any]], *first: str) -> list[str]:
+    return [*first, *(name for name in FIGURES if any(name in row for row in rows))]
+
+
+def _rows(period: Mapping[str, Any], group: str | None) -> list[dict[str, Any]]:
+    """Return a period as rows: itself, or one for each agent or channel in it; none if nothing happened."""
+    if group is not None:
+        return [{"start": period.get("start"), **each} for each in period.get("groups") or []]
+    return [dict(period)] if any(period.get(name) for name in FIGURES) else []
+
+
+def _limits(reply: Mapping[str, Any]) -> str:
+    limits = reply.get("limits") or {}
+    return record({f"limit {name}": "unlimited" if limits[name] is None else limits[name] for name in limits})

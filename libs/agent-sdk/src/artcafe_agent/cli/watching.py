@@ -48,16 +48,21 @@ async def watch_as_person(
     context: Context,
     commands: list[dict[str, object]],
     show: Callable[[DashboardEvent], bool],
+    *,
+    stay: bool = True,
 ) -> None:
-    """Show the events of a dashboard socket until ``show`` says that it was enough."""
+    """Show the events of a dashboard socket until ``show`` says that it was enough.
+
+    With ``stay`` breaks are told and mended, else they are errors.
+    """
     feed = DashboardFeed(
         context.address,
         context.token,
         context.tenant,
         commands,
-        policy=ReconnectPolicy(),
+        policy=ReconnectPolicy(enabled=stay),
         timeout=context.timeout,
-        on_state_change=tell_break(context),
+        on_state_change=tell_break(context) if stay else lambda change: None,
     )
     async with aclosing(feed.events()) as events:  # type: ignore[type-var]
         async for event in events:
