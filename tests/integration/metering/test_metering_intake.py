@@ -116,7 +116,7 @@ async def test_a_stream_made_anew_is_found(sender: Any, replica_of: Any, store: 
 
     async def consumer_is_back() -> bool:
         try:
-            return await sender.unacknowledged() == 0
+            return bool(await sender.unacknowledged() == 0)
         except Exception:
             return False
 
@@ -145,8 +145,10 @@ async def test_nats_restarted_loses_nothing(
 
 
 async def test_nats_frozen_is_noticed(nats: Any, sender: Any, replica_of: Any, until: Any) -> None:
-    """A NATS that answers nothing makes the service unhealthy within seconds, and is used again when it
-    thaws.""" replica = await replica_of() nats.freeze() try:
+    """A NATS that answers nothing makes the service unhealthy within seconds, until it thaws."""
+    replica = await replica_of()
+    nats.freeze()
+    try:
         await until(replica.healthy, False)
     finally:
         nats.thaw()
@@ -201,10 +203,13 @@ async def test_power_lost_under_load_counts_once(
 async def test_poison_is_put_aside_and_holds_up_nothing(
     sender: Any, replica_of: Any, store: Any, until: Any, caplog: Any
 ) -> None:
-    """What is no batch goes to the dead letters as it came, is counted and logged, and the rest is
-    counted.""" dead = BATCHES.labels("dead") before = dead._value.get() await replica_of() row =
-    UsageRow("t1", "a1", "c1", messages=1) good = {"source": "s1", "seq": 1, "start": 0.0, "end": 1.0,
-    "rows": []} poison = [
+    """What is no batch goes to the dead letters as it came, is told, and holds up nothing."""
+    dead = BATCHES.labels("dead")
+    before = dead._value.get()
+    await replica_of()
+    row = UsageRow("t1", "a1", "c1", messages=1)
+    good = {"source": "s1", "seq": 1, "start": 0.0, "end": 1.0, "rows": []}
+    poison = [
         b"",
         b"\xff\x00",
         b"[" * 100_000,

@@ -111,9 +111,10 @@ async def test_a_hole_far_behind_is_given_up_and_told(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A batch that never comes does not let the windows grow for ever, and its absence is an error in the
-    log.""" monkeypatch.setattr(ledger, "WINDOW_BATCHES", 4096) books = ledger_of() for first in range(2,
-    10_002, 250):
+    """A batch that never comes does not let the windows grow for ever, and is told of in the log."""
+    monkeypatch.setattr(ledger, "WINDOW_BATCHES", 4096)
+    books = ledger_of()
+    for first in range(2, 10_002, 250):
         await books.apply([batch_of("s1", seq) for seq in range(first, first + 250)])
     assert await store.messages("t1") == 10_000
     assert await store.redis.strlen(keys.source_key("s1")) < 1024
@@ -225,13 +226,17 @@ async def test_all_keys_of_a_tenant_are_in_one_slot(ledger_of: Any, store: Any, 
 async def test_a_batch_that_cannot_be_applied_changes_nothing_and_holds_up_nobody(
     ledger_of: Any, store: Any, batch_of: Any
 ) -> None:
-    """With one tenant's key spoilt, its batch is not half counted, others are, and it counts once
-    repaired.""" books = ledger_of() good = batch_of("s1", 1, UsageRow("good", messages=1)) bad =
-    batch_of("s1", 2, UsageRow("bad", "a1", messages=1)) spoilt = keys.active_month_key("bad",
-    bad.hour.date(), "agent") await store.redis.set(spoilt, "no set") assert await books.apply([good, bad])
-    == [True, False] assert (await store.messages("good"), await store.messages("bad")) == (1, 0) await
-    store.redis.delete(spoilt) assert await books.apply([good, bad]) == [True, True] assert (await
-    store.messages("good"), await store.messages("bad")) == (1, 1)
+    """With one tenant's key spoilt its batch is not half counted, others are, and it counts once repaired."""
+    books = ledger_of()
+    good = batch_of("s1", 1, UsageRow("good", messages=1))
+    bad = batch_of("s1", 2, UsageRow("bad", "a1", messages=1))
+    spoilt = keys.active_month_key("bad", bad.hour.date(), "agent")
+    await store.redis.set(spoilt, "no set")
+    assert await books.apply([good, bad]) == [True, False]
+    assert (await store.messages("good"), await store.messages("bad")) == (1, 0)
+    await store.redis.delete(spoilt)
+    assert await books.apply([good, bad]) == [True, True]
+    assert (await store.messages("good"), await store.messages("bad")) == (1, 1)
 
 
 class Interrupted(Ledger):
@@ -264,9 +269,12 @@ async def test_valkey_killed_between_application_and_confirmation_counts_once(
 async def test_what_a_crash_took_from_the_disk_is_not_confirmed(
     ledger_of: Any, store: Any, batch_of: Any
 ) -> None:
-    """Valkey comes back in the middle of a round without its writes: the round fails, and counts when
-    repeated.""" books = ledger_of(Interrupted, wait_for_disk=True) await books.apply([batch_of("s1", 1)])
-    kept = store.keep_log() books.between = lambda: store.lose_power(kept) with pytest.raises(ServiceError):
+    """Valkey comes back in the middle of a round without its writes: it fails, and counts when repeated."""
+    books = ledger_of(Interrupted, wait_for_disk=True)
+    await books.apply([batch_of("s1", 1)])
+    kept = store.keep_log()
+    books.between = lambda: store.lose_power(kept)
+    with pytest.raises(ServiceError):
         await books.apply([batch_of("s1", 2), batch_of("s1", 3)])
     assert await store.messages("t1") == 1
     books.between = lambda: None
