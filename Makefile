@@ -95,10 +95,11 @@ format: setup-dev ## Bring all code into the house's form
 .PHONY: types
 types: setup-dev ## Check types
 	@for package in $(PACKAGES); do $(BIN)/mypy $$package/src $$package/tests || exit 1; done
+	@$(BIN)/mypy conftest.py requirements bench tests
 
 .PHONY: bench
 bench: setup-dev ## Measure, side by side with the alternatives
-	@$(BIN)/python bench/run.py $(ARGS)
+	@$(BIN)/python -m bench $(ARGS)
 
 # --- Tidying up ---
 

@@ -1,12 +1,12 @@
 """Write the pinned requirement files from what the packages of the workspace declare.
 
-Usage: `make requirements` (keeps the pins there are), `make requirements UPGRADE=1` (takes the newest versions).
-`python requirements/compile.py --check` only checks the files as they are.
+Usage: `make requirements` (keeps the pins there are), `make requirements UPGRADE=1` (takes the newest
+versions). `python requirements/compile.py --check` only checks the files as they are.
 
-All files come from one resolution, `dev.txt`, so that a package has the same version wherever it is installed. The
-emulator alone is resolved by itself: it lives in an environment of its own, because its botocore pin and aioboto3's
-exclude each other. The files hold versions and hashes and no address: where packages come from is the business of
-the machine that installs them.
+All files come from one resolution, `dev.txt`, so that a package has the same version wherever it is
+installed. The emulator alone is resolved by itself: it lives in an environment of its own, because its
+botocore pin and aioboto3's exclude each other. The files hold versions and hashes and no address: where
+packages come from is the business of the machine that installs them.
 """
 
 import argparse
@@ -42,6 +42,7 @@ DEV_TOOLS = [
     "ruff",
     "types-aioboto3[dynamodb,s3]==15.5.0",
     "uv",
+    "uvicorn[standard]",
 ]
 EMULATOR = ["ministack==1.5.33"]
 
@@ -53,7 +54,7 @@ def main() -> int:
     """Compile the files, or check them; return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="check the files and change nothing")
-    parser.add_argument("--upgrade", action="store_true", help="take the newest versions instead of the pinned ones")
+    parser.add_argument("--upgrade", action="store_true", help="take the newest versions")
     arguments = parser.parse_args()
     if not arguments.check:
         _compile_all(upgrade=arguments.upgrade)
@@ -81,7 +82,7 @@ def problems_in(folder: Path) -> Iterable[str]:
 
 
 def requirements_of(folder: str) -> set[str]:
-    """Return what a package of the workspace needs, directly and through other packages of the workspace."""
+    """Return what a package of the workspace needs, through other packages of the workspace too."""
     declared = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]["dependencies"]
     needed = set()
     for requirement in declared:
@@ -102,8 +103,10 @@ def _compile_all(*, upgrade: bool) -> None:
     _compile("emulator.txt", EMULATOR, upgrade=upgrade)
 
 
-def _compile(file: str, requirements: Iterable[str], *, like: str | None = None, upgrade: bool = False) -> None:
-    """Resolve requirements for every platform and supported Python, with the versions of another file if given."""
+def _compile(
+    file: str, requirements: Iterable[str], *, like: str | None = None, upgrade: bool = False
+) -> None:
+    """Resolve requirements for every supported Python, with the versions of another file if given."""
     target = HERE / file
     print(f"{file} ...", flush=True)
     command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", OLDEST_PYTHON]
