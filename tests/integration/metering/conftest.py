@@ -202,6 +202,13 @@ class Sender:
         """Publish anything."""
         await self.bus.jetstream().publish(f"usage.v1.batch.{source}", payload)
 
+    async def stored(self) -> list[UsageBatch]:
+        """Return every batch that the stream holds."""
+        jetstream = self.bus.jetstream()
+        state = (await jetstream.stream_info("USAGE")).state
+        messages = [await jetstream.get_msg("USAGE", seq) for seq in range(1, state.last_seq + 1)]
+        return [msgspec.json.decode(message.data or b"", type=UsageBatch) for message in messages]
+
     async def undelivered(self) -> int:
         """Return how many batches no replica has taken."""
         return (await self.bus.jetstream().consumer_info("USAGE", "metering")).num_pending or 0
