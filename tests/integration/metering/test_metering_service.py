@@ -85,11 +85,14 @@ async def test_it_is_ready_only_with_nats_and_valkey(
         await until(service.ready, 200)
 
 
-async def test_without_append_only_file_it_is_not_ready(store: Any, service_of: Any, until: Any) -> None:
+async def test_with_a_valkey_that_forgets_it_is_not_ready(store: Any, service_of: Any, until: Any) -> None:
     """A Valkey that would forget what was acknowledged is none that the service works with."""
     service = await service_of()
-    await store.redis.config_set("appendonly", "no")
-    await until(service.ready, 503)
+    for setting, value, normal in (("appendfsync", "no", "everysec"), ("appendonly", "no", "yes")):
+        await store.redis.config_set(setting, value)
+        await until(service.ready, 503)
+        await store.redis.config_set(setting, normal)
+        await until(service.ready, 200)
 
 
 async def test_it_starts_before_valkey(valkey: Any, service_of: Any, world: Any, until: Any) -> None:
@@ -287,9 +290,9 @@ async def test_days_of_history_are_bounded(world: Any, service_of: Any) -> None:
     service = await service_of()
     for days in ("0", "91", "-1", "x", "1.5"):
         assert (await service.get("/history", headers, days=days)).status_code == 400
-    for days in (1, 90):
-        answer = (await service.get("/history", headers, days=str(days))).json()
-        assert len(answer["history"]) == answer["days"] == days
+    for number in (1, 90):
+        answer = (await service.get("/history", headers, days=str(number))).json()
+        assert len(answer["history"]) == answer["days"] == number
 
 
 async def test_with_registry_or_valkey_away_it_says_so(

@@ -33,14 +33,22 @@ Mode = Literal["always", "everysec"]
 
 CONFIRM: Command = ("WAITAOF", 1, 0, WAITAOF_TIMEOUT_MS)
 LOOK: Command = ("INFO", "persistence")
-ASK_MODE: Command = ("CONFIG", "GET", "appendfsync")
+ASK_MODE: Command = ("CONFIG", "GET", "appendfsync", "no-appendfsync-on-rewrite")
 
 
 def mode_of(answer: Any) -> Mode:
-    """Return the mode from the answer to `ASK_MODE`; where that is not told, the one that needs more care."""
-    if isinstance(answer, list) and len(answer) == 2 and answer[1] == b"always":
-        return "always"
-    return "everysec"
+    """Return the mode from the answer to `ASK_MODE`; where that is not told, the one that needs more care.
+
+    Raises: ServiceError ``unavailable`` where the server leaves syncing to chance.
+    """
+    if isinstance(answer, ResponseError):
+        return "everysec"
+    settings = dict(zip(answer[::2], answer[1::2], strict=True))
+    mode = settings.get(b"appendfsync")
+    if mode == b"no" or settings.get(b"no-appendfsync-on-rewrite") == b"yes":
+        logger.error("valkey_does_not_sync", extra={"appendfsync": str(mode)})
+        raise unavailable(WHAT)
+    return "always" if mode == b"always" else "everysec"
 
 
 async def on_disk(session: WriteSession, mode: Mode, confirmation: Any) -> None:

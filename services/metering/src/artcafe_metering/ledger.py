@@ -129,7 +129,7 @@ class Ledger:
             raise unavailable(WHAT)
         if not all(known):
             await session.send([("SCRIPT", "LOAD", script.text) for script in (self._apply, self._mark)])
-        return durability.mode_of(mode)
+        return durability.mode_of(mode) if self._wait_for_disk else "everysec"
 
     async def _floors(self, session: WriteSession, batches: Sequence[Batch]) -> dict[str, int]:
         highest: dict[str, int] = {}

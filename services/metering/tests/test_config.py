@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from artcafe_common.config import ConfigError, Secret, load
+from artcafe_metering.config import PREFIX, MeteringConfig
+
+BASE = {"NATS_URL": "nats://n", "REDIS_URL": "redis://:secret@v/0"}
+
+
+def test_defaults_are_those_of_the_documentation() -> None:
+    """Two addresses are all that has to be set."""
+    config = load(MeteringConfig, PREFIX, BASE)
+    assert config.redis_url == Secret("redis://:secret@v/0")
+    assert "secret" not in repr(config)
+    assert (config.http_host, config.http_port, config.waitaof) == ("127.0.0.1", 8103, True)
+    assert (config.hours_kept_days, config.days_kept_days, config.months_kept_days) == (30, 90, 400)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REDIS_URL", ""),
+        ("NATS_URL", ""),
+        ("METERING_HTTP_PORT", "0"),
+        ("METERING_HTTP_PORT", "x"),
+        ("METERING_WAITAOF", "maybe"),
+        ("METERING_HOURS_KEPT_DAYS", "8"),
+        ("METERING_DAYS_KEPT_DAYS", "39"),
+        ("METERING_MONTHS_KEPT_DAYS", "61"),
+        ("METERING_ROUNDS", "0"),
+        ("METERING_REDIS_URL", "redis://v"),
+    ],
+)
+def test_wrong_settings_are_named(name: str, value: str) -> None:
+    """Every setting that is missing, misspelt or out of range is told by its name."""
+    with pytest.raises(ConfigError) as caught:
+        load(MeteringConfig, PREFIX, BASE | {name: value})
+    assert [problem for problem in caught.value.problems if problem.startswith(name)]
