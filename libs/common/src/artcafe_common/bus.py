@@ -1,18 +1,22 @@
 """The NATS connection of a service: `nats.aio.client.Client` with what the platform needs of it.
 
-Four differences from the library's client:
+What differs from the library's client:
 
-- `flush` returns only when what was asked for before it (SUB and UNSUB too) has reached the server. The
-  library's own sends its PING past commands that still wait for the flusher task, so that a request made
-  right after a subscription can miss it.
+- A PING takes its place behind what was asked for before it. The library's own is written past SUB and UNSUB
+  commands that still wait for the flusher task, so that `flush` returns too early: a request made right after
+  a subscription can miss it, and a subscription that is being drained can lose messages.
 - `subscribe_direct` calls a plain function from the read loop: no queue and no task per subscription. All
   messages of one read are handed over in one turn of the event loop, which is what lets a fan-out be
   written once per socket.
 - `publish_nowait` queues a message without a coroutine, refuses at once while the server is away, and bounds
   what waits.
-- Reconnects for ever, and tells its owner when the server went away and came back.
+- It reconnects for ever: also after an error by which the library's client would close itself for good (a
+  message over the server's limit, credentials that are being changed). It tells its owner when the server
+  went away and came back.
+- A flush that was given up does no harm (in the library its late PONG ends the read loop), and a task that is
+  cancelled while a command is queued does end.
 
-It builds on private names of nats-py, so that library is pinned and `test_bus.py` checks each of them.
+It builds on private names of nats-py, so that library is pinned and a test checks each of them.
 """
 
 from __future__ import annotations
@@ -24,9 +28,12 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
-from nats.errors import SlowConsumerError
+from nats.errors import Error as NatsError
+from nats.errors import FlushTimeoutError, SlowConsumerError
 
-from artcafe_common.errors import unavailable
+from artcafe_common import metrics
+from artcafe_common.errors import invalid, unavailable
+from artcafe_common.log import Repeats
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +41,10 @@ CONNECT_TIMEOUT_SECONDS = 2
 RECONNECT_WAIT_SECONDS = 0.25
 PING_INTERVAL_SECONDS = 10
 OUTBOUND_BYTES_MAX = 16 * 1024 * 1024
+FLUSH_TIMEOUT_SECONDS = 10
+
+_PERMISSIONS_ERROR = "permissions violation"
+_PING = b"PING\r\n"
 
 DirectHandler = Callable[[bytes, bytes], None]
 Listener = Callable[[], None]
@@ -48,6 +59,7 @@ class Bus(Client):
         self._on_lost: list[Listener] = []
         self._on_back: list[Listener] = []
         self._leaving = False
+        self._repeats = Repeats()
 
     @classmethod
     async def open(
@@ -79,13 +91,14 @@ class Bus(Client):
                     ping_interval=PING_INTERVAL_SECONDS,
                     max_outstanding_pings=2,
                     pending_size=OUTBOUND_BYTES_MAX,
-                    flusher_queue_size=1024,
+                    flush_timeout=FLUSH_TIMEOUT_SECONDS,
                     # An inbox of its own, so that no service can listen to the answers another one gets.
                     inbox_prefix=f"_INBOX_{user}" if user else "_INBOX",
                     error_cb=bus._report_error,
                     disconnected_cb=bus._lost,
                     reconnected_cb=bus._back,
                 )
+                metrics.BUS_UP.set(1)
                 return bus
             except Exception as error:
                 logger.warning("nats_connect_failed", extra={"error": type(error).__name__})
@@ -100,24 +113,19 @@ class Bus(Client):
         """Call a function whenever the connection is there again, subscriptions included."""
         self._on_back.append(listener)
 
-    async def flush(self, timeout: int = 10) -> None:
-        """Wait until the server has processed everything sent so far; `timeout` in seconds."""
-        # First what waits for the flusher, then the PING behind it.
-        await self._flush_pending(force_flush=True)
-        await super().flush(timeout)
-
     async def subscribe_direct(self, subject: str, handler: DirectHandler) -> Subscription:
         """Subscribe with a function that gets (subject, payload) as bytes, from the read loop itself.
 
         The handler must not raise and must return quickly: nothing else is read meanwhile.
         """
-        subscription = await self.subscribe(subject)
-        self._direct[subscription._id] = handler
-        # What came in while the subscription was being sent waits in its queue.
-        while not subscription._pending_queue.empty():
-            message = subscription._pending_queue.get_nowait()
-            handler(message.subject.encode(), message.data)
-        return subscription
+        # Known under the number that `subscribe` takes next, so that not even the first message is queued.
+        number = self._sid + 1
+        self._direct[number] = handler
+        try:
+            return await self.subscribe(subject)
+        except BaseException:
+            self._direct.pop(number, None)
+            raise
 
     async def unsubscribe_direct(self, subscription: Subscription) -> None:
         """End a direct subscription; messages on their way are dropped."""
@@ -128,10 +136,16 @@ class Bus(Client):
     def publish_nowait(self, subject: str, payload: bytes) -> None:
         """Queue a message for the server, to be written in this turn of the event loop.
 
-        Raises: ServiceError ``unavailable`` while the server is away or too much waits already.
+        `subject` must have been built from checked ids: it is not looked at here.
+
+        Raises: ServiceError ``unavailable`` while the server is away or too much waits already;
+        ``invalid_argument`` for a payload over the server's limit.
         """
         if not self.is_connected or self._pending_data_size > OUTBOUND_BYTES_MAX:
             raise unavailable("message bus")
+        if len(payload) > self._max_payload:
+            # The server would cut the connection.
+            raise invalid(f"a message is at most {self._max_payload} bytes")
         command = b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(payload), payload)
         self.stats["out_msgs"] += 1
         self.stats["out_bytes"] += len(payload)
@@ -141,7 +155,7 @@ class Bus(Client):
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
     async def close_gracefully(self, timeout: float = 3.0) -> None:
-        """Send what waits, then close; never longer than `timeout` seconds even if the server is away."""
+        """Send what waits, then close; at most `timeout` seconds for each, even if the server is away."""
         try:
             async with asyncio.timeout(timeout):
                 if self.is_connected:
@@ -154,6 +168,11 @@ class Bus(Client):
                 await self.close()
         except TimeoutError:
             logger.warning("nats_close_timed_out")
+            # It waits for what the server does not read.
+            writer = getattr(self._transport, "_io_writer", None)
+            if writer is not None:
+                writer.transport.abort()
+        metrics.BUS_UP.set(0)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         handler = self._direct.get(sid)
@@ -166,22 +185,83 @@ class Bus(Client):
             # Raising here would end nats-py's read loop, and with it every subscription of the process.
             logger.exception("direct_handler_failed")
 
+    async def _connect_to_server(self, s: Any) -> None:
+        # A connection whose handshake failed is still open.
+        if self._transport:
+            self._transport.close()
+        await super()._connect_to_server(s)
+
+    async def _flush_pending(self, force_flush: bool = False) -> None:
+        """Have what waits written; `force_flush` waits for it. Unlike the library's it can be cancelled."""
+        queue, flusher = self._flush_queue, self._flusher_task
+        if queue is None or not self.is_connected or flusher is None or flusher.done():
+            await super()._flush_pending(force_flush)
+            return
+        if not force_flush and not queue.empty():
+            # The flusher has still to wake for somebody who came before, and takes all that waits by then.
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.put_nowait(done)
+        if force_flush:
+            try:
+                async with asyncio.timeout(self._flush_timeout):
+                    await done
+            except TimeoutError:
+                await self._report_error(FlushTimeoutError())
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        self._pending.append(_PING)
+        self._pending_data_size += len(_PING)
+        await self._flush_pending()
+
+    async def _process_pong(self) -> None:
+        if self._pongs:
+            waiting = self._pongs.pop(0)
+            # Whoever gave up waiting has cancelled it.
+            if not waiting.done():
+                waiting.set_result(True)
+            self._pongs_received += 1
+            self._pings_outstanding = 0
+
+    async def _process_err(self, err_msg: str) -> None:
+        error = NatsError("nats: " + err_msg.strip("'"))
+        self._err = error
+        await self._report_error(error)
+        if _PERMISSIONS_ERROR not in err_msg:
+            await self._process_op_err(error)
+
     async def _report_error(self, error: Exception) -> None:
-        details: dict[str, Any] = {"error": type(error).__name__, "detail": str(error)[:200]}
+        dropped = isinstance(error, SlowConsumerError)
+        details: dict[str, Any] = {"error": type(error).__name__}
         if isinstance(error, SlowConsumerError):
+            metrics.BUS_DROPPED.inc()
             details["subject"] = error.subject
-            logger.error("nats_slow_consumer", extra=details)
-        else:
-            logger.warning("nats_error", extra=details)
+        elif isinstance(error, NatsError):
+            details["detail"] = str(error)
+        # While the server is away each attempt fails, and a slow consumer loses each message.
+        held_back = self._repeats.due(str(sorted(details.items())))
+        if held_back is not None:
+            event = "nats_slow_consumer" if dropped else "nats_error"
+            level = logging.ERROR if dropped else logging.WARNING
+            logger.log(level, event, extra={**details, "held_back": held_back})
 
     async def _lost(self) -> None:
+        metrics.BUS_UP.set(0)
         if self._leaving:
             return
         logger.warning("nats_lost")
-        for listener in self._on_lost:
-            listener()
+        self._tell(self._on_lost)
 
     async def _back(self) -> None:
+        metrics.BUS_UP.set(1)
         logger.info("nats_back")
-        for listener in self._on_back:
-            listener()
+        self._tell(self._on_back)
+
+    def _tell(self, listeners: list[Listener]) -> None:
+        for listener in listeners:
+            try:
+                listener()
+            except Exception:
+                # Raising here would end nats-py's reconnecting for good.
+                logger.exception("bus_listener_failed")

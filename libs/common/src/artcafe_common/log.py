@@ -6,6 +6,7 @@ sessions, never a message. No private key, token, ticket, signature or payload i
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from contextvars import ContextVar
@@ -13,11 +14,12 @@ from typing import Any
 
 import msgspec
 
-from artcafe_common.clock import rfc3339
+from artcafe_common.clock import Clock, SystemClock, rfc3339
 
 request_id_var: ContextVar[str] = ContextVar("request_id", default="")
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_REPEATS_MAX = 1_000
 _encoder = msgspec.json.Encoder(enc_hook=str)
 
 
@@ -44,7 +46,33 @@ class JsonFormatter(logging.Formatter):
                 line[name] = value
         if record.exc_info:
             line["stack"] = self.formatException(record.exc_info)
-        return _encoder.encode(line).decode()
+        try:
+            return _encoder.encode(line).decode()
+        except Exception:
+            # A field that JSON cannot hold must not cost the line.
+            return json.dumps({name: str(value) for name, value in line.items()})
+
+
+class Repeats:
+    """Keeps an event that repeats itself from flooding the log: it is due at most once in a pause."""
+
+    def __init__(self, pause_seconds: float = 10.0, clock: Clock | None = None) -> None:
+        self._pause = pause_seconds
+        self._clock = clock or SystemClock()
+        self._held_back: dict[str, int] = {}
+        self._logged_at: dict[str, float] = {}
+
+    def due(self, key: str) -> int | None:
+        """Return how often the event was held back since it was last due, or None where it is not due yet."""
+        now = self._clock.monotonic()
+        if key in self._logged_at and now - self._logged_at[key] < self._pause:
+            self._held_back[key] = self._held_back.get(key, 0) + 1
+            return None
+        if len(self._logged_at) >= _REPEATS_MAX:
+            self._logged_at.clear()
+            self._held_back.clear()
+        self._logged_at[key] = now
+        return self._held_back.pop(key, 0)
 
 
 def setup_logging(service: str, server_id: str, level: str = "INFO") -> None:

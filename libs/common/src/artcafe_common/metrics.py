@@ -14,6 +14,9 @@ HTTP_SECONDS = Histogram(
     "artcafe_http_seconds", "Time to answer an HTTP request", ["route", "method", "status"], unit="seconds"
 )
 BUS_UP = Gauge("artcafe_bus_up", "1 while the connection to NATS is up")
+BUS_DROPPED = Counter(
+    "artcafe_bus_dropped_messages_total", "Messages dropped because a subscription of ours did not keep up"
+)
 USAGE_BATCHES = Counter("artcafe_usage_batches_total", "Usage batches by what became of them", ["outcome"])
 USAGE_PENDING = Gauge("artcafe_usage_pending_batches", "Usage batches that wait for an acknowledgement")
 STORE_ERRORS = Counter("artcafe_store_errors_total", "Calls to DynamoDB that failed", ["kind"])
