@@ -332,19 +332,25 @@ async def test_wrong_documents_change_nothing(world: World, provider: IdentityPr
     token = provider.token("first", world.clock.now())
     assert await world.code(token) == "ok"
     fetches = provider.fetches
+    # Keys that would be taken, if it were not for what is wrong.
+    other = IdentityProvider()
+    other.rotate("other")
+    published = json.dumps({"keys": [_jwk(name, key) for name, key in other.keys.items()]}).encode()
     bodies = {
-        "huge": b'{"keys":[' + b" " * 2_000_000 + b"]}",
+        "huge": published + b" " * 2_000_000,
         "not json": b"<html>",
         "no keys": b'{"keys":[]}',
         "deep": b"[" * 200_000,
     }
     provider.body = bodies.get(wrong)
     if wrong == "redirect":
-        elsewhere = IdentityProvider()
-        provider.redirect = f"{elsewhere.issuer}/keys"
+        await other.start()
+        provider.redirect = f"{other.issuer}/keys"
     world.wait_for_next_question()
     await world.service().verify(token)
     assert provider.fetches == fetches + 1
+    assert other.fetches == 0
+    await other.stop()
 
 
 async def test_only_usable_keys_are_passed_on(world: World, provider: IdentityProvider) -> None:

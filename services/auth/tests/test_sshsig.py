@@ -158,8 +158,11 @@ def test_malformed_blobs_are_refused() -> None:
 
 
 def test_embedded_key_must_be_the_agents() -> None:
-    """A stranger's signature that claims the agent's key, or brings its own, is refused."""
+    """A stranger's signature that claims the agent's key, or brings its own, is refused, and the reverse."""
     stranger, agent = key_pair("ed25519", 1), key_pair()
+    own = agent.private.sign(_preimage())  # type: ignore[call-arg]
+    assert _verify(agent.line, _parts(agent, b"ssh-ed25519", own))
+    assert not _verify(agent.line, _parts(stranger, b"ssh-ed25519", own))
     body = stranger.private.sign(_preimage())  # type: ignore[call-arg]
     assert not _verify(agent.line, _parts(stranger, b"ssh-ed25519", body))
     assert not _verify(agent.line, _parts(agent, b"ssh-ed25519", body))
