@@ -81,13 +81,15 @@ class Removal:
     async def run(self) -> None:
         """Sweep now and then until cancelled."""
         while True:
+            # Whoever woke us knows that what stood in the way is gone: nothing is too young then.
+            age = 0.0 if self._woken.is_set() else ABANDONED_SECONDS
+            self._woken.clear()
             try:
-                await self.sweep()
+                await self.sweep(age)
             except ServiceError as error:
                 logger.warning("sweep_failed", extra={"code": error.code})
             except Exception:
                 logger.exception("sweep_failed")
-            self._woken.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SWEEP_SECONDS):
                     await self._woken.wait()

@@ -77,7 +77,10 @@ class MemberStore:
 
     async def add(self, member: Member) -> None:
         """Make a person a member. Raises: ServiceError ``already_exists``, ``not_found`` (the tenant)."""
-        writes = [*membership_ops(self._tables, member), self._tenant_op(member, member.role == Role.OWNER)]
+        writes = [
+            *membership_ops(self._tables, member),
+            self._tenant_op(member, int(member.role == Role.OWNER)),
+        ]
 
         async def attempt() -> None:
             try:
