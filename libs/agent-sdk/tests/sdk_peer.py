@@ -206,7 +206,8 @@ class Peer:
                 socket.channels.append(command["channel"])
                 await socket.send(type="subscribed", channel=channel, subject=channel, **identifier)
             case "unsubscribe":
-                socket.channels.remove(command["channel"])
+                # What was never granted may be taken back too.
+                socket.channels = [each for each in socket.channels if each != channel]
                 await socket.send(type="unsubscribed", channel=channel, **identifier)
             case "publish":
                 if command["channel"] in socket.channels:

@@ -107,7 +107,6 @@ class HeartbeatAgent:
             heartbeat_interval=self.heartbeat_interval,
             intervals_without_ack=self._multiplier,
             presence=self._presence("online"),
-            heartbeat_metrics=self._metrics,
             tls=tls,
         )
         # Made now, so that a wrong argument is an error here and not when the agent runs.
@@ -287,14 +286,6 @@ class HeartbeatAgent:
 
     def _presence(self, status: str) -> Presence:
         return Presence(status=status, capabilities=self.capabilities or None, metadata=self.metadata or None)
-
-    def _metrics(self) -> dict[str, Any]:
-        traffic = self._client.traffic
-        return {
-            "messages_sent": traffic.messages_sent,
-            "messages_received": traffic.messages_received,
-            "reconnects": self._client.reconnects,
-        }
 
 
 async def _handle(handler: Handler, message: Message) -> None:
