@@ -188,7 +188,7 @@ class Bus(Client):
     async def _connect_to_server(self, s: Any) -> None:
         # A connection whose handshake failed is still open.
         if self._transport:
-            self._transport.close()
+            self._transport.close()  # type: ignore[no-untyped-call]
         await super()._connect_to_server(s)
 
     async def _flush_pending(self, force_flush: bool = False) -> None:
