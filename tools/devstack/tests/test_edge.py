@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from artcafe_devstack import binaries
 from artcafe_devstack.edge import Upstreams, edge_spec, render
 from artcafe_devstack.ports import free_port, is_free
 from artcafe_devstack.process import ManagedProcess, StackError
@@ -333,3 +335,30 @@ def test_every_value_of_the_site_is_documented() -> None:
     places = {part.split("}")[0] for part in template.split("${")[1:]} - {"EDGE_..."}
     assert places
     assert {name for name in places if name not in readme} == set()
+
+
+def test_the_site_is_valid_with_names_that_are_looked_up_again(tmp_path: Path) -> None:
+    """Containers give the template names instead of addresses, of services that are not there yet."""
+    values = {
+        "EDGE_LISTEN": "listen 8080;",
+        "EDGE_RESOLVER": "resolver 127.0.0.11 valid=2s;",
+        "EDGE_AUTH_SERVERS": "server auth:8101 resolve;",
+        "EDGE_REGISTRY_SERVERS": "server registry:8102 resolve;",
+        "EDGE_METERING_SERVERS": "server metering:8103 resolve;",
+        "EDGE_GATEWAY_HTTP_SERVERS": "server gateway:8104 resolve;",
+        "EDGE_GATEWAY_WS_SERVERS": "server gateway:8105 resolve;",
+        "EDGE_CORS_ORIGINS": '"https://app.example.com" $http_origin;',
+        "EDGE_REAL_IP": "set_real_ip_from 10.0.0.0/8; real_ip_header X-Forwarded-For;",
+        "EDGE_CONNECTIONS_PER_ADDRESS": "10000",
+        "EDGE_ACCESS_LOG": "/dev/stdout",
+    }
+    site = render(repository_root() / "edge" / "templates" / "artcafe.conf.template", values)
+    frame = tmp_path / "nginx.conf"
+    frame.write_text(f"pid {tmp_path}/pid; error_log stderr; events {{}}\nhttp {{\n{site}\n}}\n")
+    done = subprocess.run(
+        [str(binaries.nginx()), "-t", "-p", str(tmp_path), "-c", str(frame)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -85,6 +85,7 @@ def test_a_crash_while_rotating_loses_nothing(tmp_path: Path) -> None:
     (tmp_path / "snapshot-00000001").write_bytes(b"state with 1")
     _, snapshot, entries = _opened(tmp_path)
     assert (snapshot, entries) == (b"state with 1", [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["journal-00000001", "snapshot-00000001"]
 
 
 def test_a_full_disk_leaves_no_half_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

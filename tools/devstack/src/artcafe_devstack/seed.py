@@ -67,6 +67,7 @@ def _run(service: str, arguments: list[str], env: Mapping[str, str], text: str) 
         text=True,
         check=False,
         timeout=_TIMEOUT_SECONDS,
+        start_new_session=True,  # a Ctrl-C is for the launcher, which stops when this is done
     )
     if done.returncode != 0:
         words = (done.stderr or done.stdout).strip().splitlines()[-3:]

@@ -31,6 +31,9 @@ class Journal:
         for leftover in folder.glob("*.tmp"):
             leftover.unlink()
         self._generation = max((_generation(path) for path in folder.glob("snapshot-*")), default=0)
+        for path in [*folder.glob("snapshot-*"), *folder.glob("journal-*")]:
+            if _generation(path) < self._generation:  # a crash came between a rotation and its tidying up
+                path.unlink()
         self._fd = -1
         self.size = 0
 
