@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from artcafe_agent import AgentKey, Client, ReconnectPolicy
 sys.path.insert(0, str(Path(__file__).parent))
 
 from sdk_peer import AGENT, TENANT, UNIT, Peer, running_peer
+from sdk_rest import RestPeer, running_rest
 
 QUICK = ReconnectPolicy(first_delay=UNIT / 5, longest_delay=UNIT)
 
@@ -49,3 +50,22 @@ def client_of(peer: Peer, key: AgentKey) -> Callable[..., Client]:
         return Client(**{**given, **settings})
 
     return make
+
+
+@pytest.fixture
+def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep a test of the command line out of the person's own settings, and those out of the test."""
+    for name in ("SERVER", "TENANT", "AGENT", "KEY", "TOKEN"):
+        monkeypatch.delenv(f"ARTCAFE_{name}", raising=False)
+    monkeypatch.setenv("ARTCAFE_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def rest(own_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RestPeer]:
+    """Run a REST peer at which the person of the command line is logged in."""
+    with running_rest() as peer:
+        monkeypatch.setenv("ARTCAFE_SERVER", peer.url)
+        monkeypatch.setenv("ARTCAFE_TOKEN", "the-token")
+        yield peer

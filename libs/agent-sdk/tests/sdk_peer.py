@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from artcafe_agent import AgentKey
+from artcafe_agent import AgentKey, Client
 
 TENANT = "acme"
 AGENT = "agent-1"
@@ -38,6 +38,11 @@ async def until(is_so: Callable[[], bool], deadline: float = 100 * UNIT) -> None
     async with asyncio.timeout(deadline):
         while not is_so():
             await asyncio.sleep(UNIT / 10)
+
+
+async def online_again(client: Client, reconnects: int = 1) -> None:
+    """Wait until the client has come back."""
+    await until(lambda: client.is_online and client.reconnects >= reconnects)
 
 
 class PeerSocket:

@@ -202,7 +202,7 @@ class Client:
     async def publish(
         self, channel: str, data: Any, *, wait: bool = True, timeout: float | None = None, echo: bool = True
     ) -> Published | None:
-        """Publish a message: any JSON value.
+        """Publish a message: any JSON value (NaN and infinities become null).
 
         Waits for the server's acknowledgement, or only until it is handed to the system with ``wait=False``
         (a refusal then goes to ``on_error``). With ``echo=False`` it does not come back to this client's own
