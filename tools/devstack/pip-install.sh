@@ -16,7 +16,8 @@ while kill -0 "$pid" 2>/dev/null; do
     sleep 0.2 2>/dev/null || sleep 1
     ticks=$((ticks + 1))
     if [ $((ticks % 25)) -eq 0 ]; then
-        echo "[setup] $label ... $(grep -c '^Collecting' "$log") packages so far"
+        count=$(grep -c '^Collecting' "$log")
+        [ "$count" -eq 0 ] || echo "[setup] $label ... $count packages so far"
     fi
 done
 wait "$pid"
