@@ -11,7 +11,7 @@ import pytest
 
 from artcafe_common import rpc
 from artcafe_common.bus import Bus
-from artcafe_common.contracts.auth import VERIFY_AGENT, VerifyAgent
+from artcafe_common.contracts.auth import GET_JWKS, VERIFY_AGENT, GetJwks, VerifyAgent
 from artcafe_common.contracts.platform import GetHealth, health_endpoint
 from artcafe_common.contracts.registry import AgentInfo, GetAgent
 from artcafe_common.errors import ServiceError
@@ -215,6 +215,9 @@ async def test_readiness_follows_nats_and_the_store(
                 await asyncio.to_thread(server.start)
                 await until_ready(client, base)
             await challenge(client)
+            bus = await Bus.open(nats.url, name="test")
+            assert (await rpc.call(bus, GET_JWKS, GetJwks())).issuers
+            await bus.close_gracefully()
 
 
 async def test_store_that_comes_later_is_waited_for(

@@ -1,6 +1,7 @@
 """Auth keeps the keys of OpenID Connect issuers: here a real server that tests start, change and stop."""
 
 import asyncio
+import gzip
 import json
 import time
 from collections.abc import AsyncIterator
@@ -91,7 +92,8 @@ class IdentityProvider:
         if self.redirect is not None:
             raise web.HTTPFound(self.redirect)
         if self.body is not None:
-            return web.Response(body=self.body, content_type="application/json")
+            headers = {"Content-Encoding": "gzip"} if self.body.startswith(b"\x1f\x8b") else {}
+            return web.Response(body=self.body, content_type="application/json", headers=headers)
         keys = [_jwk(name, key) for name, key in self.keys.items()]
         return web.json_response({"keys": [*self.extra, *keys]})
 
@@ -326,9 +328,9 @@ async def test_frozen_issuer_holds_up_nobody(world: World, provider: IdentityPro
     assert time.monotonic() - started < 0.5
 
 
-@pytest.mark.parametrize("wrong", ["huge", "not json", "no keys", "redirect", "deep"])
+@pytest.mark.parametrize("wrong", ["huge", "zipped", "not json", "no keys", "redirect", "deep"])
 async def test_wrong_documents_change_nothing(world: World, provider: IdentityProvider, wrong: str) -> None:
-    """Megabytes, HTML, an empty set, a redirect, deep nesting: the keys that were known stay."""
+    """Megabytes, packed or not, HTML, an empty set, a redirect, deep nesting: the known keys stay."""
     token = provider.token("first", world.clock.now())
     assert await world.code(token) == "ok"
     fetches = provider.fetches
@@ -338,6 +340,7 @@ async def test_wrong_documents_change_nothing(world: World, provider: IdentityPr
     published = json.dumps({"keys": [_jwk(name, key) for name, key in other.keys.items()]}).encode()
     bodies = {
         "huge": published + b" " * 2_000_000,
+        "zipped": gzip.compress(published + b" " * 2_000_000),
         "not json": b"<html>",
         "no keys": b'{"keys":[]}',
         "deep": b"[" * 200_000,

@@ -41,16 +41,21 @@ class HttpFetcher:
     async def connect(cls) -> AsyncIterator[HttpFetcher]:
         """Open the client."""
         timeout = aiohttp.ClientTimeout(total=TOTAL_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
-        # No cookies: nothing an issuer sets comes back to another.
-        async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
+        session = aiohttp.ClientSession(
+            timeout=timeout,
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            # A small answer must not unfold into a large one.
+            auto_decompress=False,
+            # Nothing that one issuer sets comes back to another.
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        async with session:
             yield cls(session)
 
     async def get(self, url: str) -> Any:
         """Return a decoded document. Raises: FetchError."""
         try:
-            async with self._session.get(
-                url, allow_redirects=False, headers={"Accept": "application/json"}
-            ) as response:
+            async with self._session.get(url, allow_redirects=False) as response:
                 if response.status != 200:
                     raise FetchError(f"status {response.status}")
                 body = await _bounded(response.content)
