@@ -80,9 +80,11 @@ async def bus(nats: RunningServer) -> AsyncIterator[Bus]:
     await bus.close_gracefully()
 
 
-async def eventually(check: Callable[[], Awaitable[Any]], wanted: Any = True) -> None:
+async def eventually(
+    check: Callable[[], Awaitable[Any]], wanted: Any = True, seconds: float = PATIENCE_SECONDS
+) -> None:
     """Ask until the answer is the one that is wanted."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while (answer := await check()) != wanted:
         assert time.monotonic() < deadline, f"{answer!r} is not {wanted!r}"
         await asyncio.sleep(0.05)
