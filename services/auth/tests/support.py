@@ -8,11 +8,15 @@ from functools import cache
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from hypothesis import HealthCheck, settings
 
 from artcafe_auth.store import Kind, LocalUser, OneTime
 from artcafe_common.contracts.registry import AgentKey
 
 PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+# On a busy machine how long an example takes says nothing about the code.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 KINDS = ("ed25519", "p256", "p384", "rsa")
 

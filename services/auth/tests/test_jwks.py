@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from artcafe_auth.jwks import KEYS_MAX, public_signing_keys
 
-from .support import key_pair
+from .support import key_pair, patient
 
 
 def _jwk(kind: str, **changes: Any) -> dict[str, Any]:
@@ -107,6 +107,7 @@ def test_number_of_keys_is_bounded() -> None:
 _values = st.one_of(st.none(), st.text(max_size=8), st.integers(), st.lists(st.text(max_size=3), max_size=2))
 
 
+@patient
 @given(
     st.dictionaries(
         st.sampled_from(["kty", "kid", "use", "alg", "key_ops", "crv", "n", "e", "x", "y"]),

@@ -13,7 +13,7 @@ from artcafe_auth import public_keys
 from artcafe_auth.public_keys import UnusableKey, parse_public_key
 from artcafe_auth.ssh_wire import string
 
-from .support import KINDS, KeyPair, key_pair
+from .support import KINDS, KeyPair, key_pair, patient
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,6 +98,7 @@ def test_rsa_keys_of_other_sizes_are_refused(exponent: int, bits: int) -> None:
         parse_public_key(line)
 
 
+@patient
 @given(st.binary(max_size=200), st.sampled_from(["ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", ""]))
 def test_any_bytes_are_a_key_or_refused(data: bytes, kind: str) -> None:
     """No bytes raise anything but the refusal."""

@@ -13,7 +13,7 @@ from artcafe_auth.public_keys import PublicKey
 from artcafe_auth.signatures import MalformedSignature, Signature, decode_signature, signer_of, usable_keys
 from artcafe_common.contracts.registry import AgentKey
 
-from .support import KINDS, key_pair
+from .support import KINDS, key_pair, patient
 
 CHALLENGE = "gWZsIHeVuPN2gAizZp_cu2aJxcGlmeMgKHCWtTHpjb0"
 
@@ -102,6 +102,7 @@ VARIANTS: dict[str, Callable[[bytes], str]] = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@patient
 @given(data=st.binary(min_size=1, max_size=600).filter(lambda data: not data.startswith(b"SSHSIG")))
 def test_base64_is_read_in_every_variant(variant: str, data: bytes) -> None:
     """Whatever a client, a shell or an address made of the base64, the bytes are the same."""
@@ -121,6 +122,7 @@ def test_what_is_not_base64_is_malformed(text: str) -> None:
         decode_signature(text)
 
 
+@patient
 @given(st.text(max_size=300))
 def test_any_text_is_decoded_or_malformed(text: str) -> None:
     """No text raises anything but the refusal."""
