@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 from artcafe_common.bus import Bus
 from artcafe_common.clock import Clock, rfc3339
-from artcafe_common.contracts.registry import Grant
+from artcafe_common.contracts.registry import ChannelInfo, Grant
 from artcafe_common.contracts.subjects import channel_subject
 from artcafe_common.envelope import build_frame, sender_field
 from artcafe_common.errors import ErrorCode, ServiceError, invalid, permission_denied
 from artcafe_common.ids import has_wildcard, new_ulid
 from artcafe_common.usage import UsageCounter
 from artcafe_gateway import metrics
+from artcafe_gateway.background import Background
 from artcafe_gateway.connection import Connection, Policy
 from artcafe_gateway.directory import Directory, Tenant
 from artcafe_gateway.fanout import PRESENCE_CHANNELS, Fanout
@@ -39,6 +40,8 @@ from artcafe_gateway.session import Session, Work
 logger = logging.getLogger(__name__)
 
 PATTERNS_MAX = 1000
+# Each is compared with every channel that messages come from.
+WILDCARDS_MAX = 100
 NAMES_MAX = 1000
 
 
@@ -63,8 +66,9 @@ class AgentSession(Session):
         presences: Presences,
         counter: UsageCounter,
         clock: Clock,
+        background: Background,
     ) -> None:
-        super().__init__(connection, tenant.info.tenant_id, clock)
+        super().__init__(connection, tenant.info.tenant_id, clock, background)
         self.agent_id = agent_id
         self.fingerprint = fingerprint
         self.tenant = tenant
@@ -87,8 +91,8 @@ class AgentSession(Session):
         self._counter = counter
         self._sender = sender_field(agent_id)
         self._step = 0
-        # What this client calls a channel -> (channel id, subject), for those it may publish to.
-        self._publishable: dict[str, tuple[str, str]] = {}
+        # What this client calls a channel -> the channel and its subject, for those it may publish to.
+        self._publishable: dict[str, tuple[ChannelInfo, str]] = {}
         self._sent = 0
         connection.agent_id = agent_id
         connection.on_drop = self._tell_dropped
@@ -105,16 +109,18 @@ class AgentSession(Session):
         channel = self._directory.known_channel(self.tenant_id, channel_id)
         return None if channel is None else may_subscribe(channel, self.grants)
 
-    def forget_names(self) -> None:
-        """Check again before the next publish: something about channels or grants has changed."""
+    def take_grants(self, grants: dict[str, Grant]) -> None:
+        """Go on with other member rows."""
+        self.grants = grants
         self._publishable.clear()
 
     def handle(self, payload: bytes) -> Work | None:
         """Do what one frame says."""
-        self.last_life = self.clock.monotonic()
         command = agent_decoder.decode(payload)
         if type(command) is Publish:
-            return self._publish(command)
+            return self._publish(command) if self.takes_publish(command.id is not None) else None
+        if self.connection.closing:
+            return None
         self.spend_command()
         try:
             match command:
@@ -161,21 +167,34 @@ class AgentSession(Session):
         pattern = pattern_named(name, self.tenant_id)
         if len(self.patterns) >= PATTERNS_MAX and pattern not in self.patterns:
             raise ServiceError(ErrorCode.RESOURCE_EXHAUSTED, f"at most {PATTERNS_MAX} subscriptions")
-        if not has_wildcard(pattern) and not pattern.startswith(PRESENCE_CHANNELS):
+        if has_wildcard(pattern):
+            if pattern not in self.patterns and sum(map(has_wildcard, self.patterns)) >= WILDCARDS_MAX:
+                raise ServiceError(ErrorCode.RESOURCE_EXHAUSTED, f"at most {WILDCARDS_MAX} wildcards")
+        elif not pattern.startswith(PRESENCE_CHANNELS):
             channel = await self._directory.channel(self.tenant_id, pattern, create_for=self.agent_id)
             if not may_subscribe(channel, self.grants):
                 raise permission_denied("this agent may not receive the channel")
         if not self.ended:
+            # It is on the pattern from here on, so that the end of the session takes it off.
             await self._fanout.subscribe(self, pattern, policy)
-            if self.connection.closing:
-                # The socket has gone while NATS was asked: nothing may be left behind.
-                await self._fanout.unsubscribe(self, pattern)
         return pattern
 
-    async def check_subscriptions(self) -> None:
-        """End subscriptions that are allowed no longer, and tell the client."""
-        for pattern in list(self.patterns):
-            if has_wildcard(pattern) or pattern.startswith(PRESENCE_CHANNELS):
+    async def subscribe_automatically(self) -> None:
+        """Subscribe to what the agent's member rows say, and tell the client."""
+        for grant in list(self.grants.values()):
+            if not grant.auto_subscribe or self.ended:
+                continue
+            try:
+                pattern = await self.subscribe_to(grant.channel_id)
+            except ServiceError as error:
+                self.refuse(error)
+            else:
+                self.connection.send(event("subscribed", channel=grant.channel_id, subject=pattern))
+
+    async def check_subscriptions(self, channel_id: str | None = None) -> None:
+        """End subscriptions (one, or all) that are allowed no longer, and tell the client."""
+        for pattern in list(self.patterns) if channel_id is None else [channel_id]:
+            if pattern not in self.patterns or has_wildcard(pattern) or pattern.startswith(PRESENCE_CHANNELS):
                 continue
             try:
                 channel = await self._directory.channel(self.tenant_id, pattern)
@@ -190,15 +209,24 @@ class AgentSession(Session):
     def _publish(self, command: Publish) -> Work | None:
         name = command.channel if command.channel is not None else command.subject
         known = self._publishable.get(name) if name is not None else None
-        if known is None:
+        # It must still be what the directory knows: a change makes it forget.
+        if (
+            known is None
+            or self._directory.known_channel(self.tenant_id, known[0].channel_id) is not known[0]
+        ):
             return self.answer(self._publish_checked(command, name), command.id)
         try:
             self._accept(command, *known)
         except ServiceError as error:
+            # Refusals cost as well: who does not heed them is closed in the end.
+            self.spend_command()
             self.refuse(error, command.id)
         return None
 
     async def _publish_checked(self, command: Publish, name: str | None) -> None:
+        if name is None or not self._is_known(name):
+            # It costs more than a publish: a question to registry, an announcement, a refusal.
+            self.spend_command()
         if name is None:
             raise invalid("channel is missing")
         channel_id = channel_named(name, self.tenant_id)
@@ -207,17 +235,23 @@ class AgentSession(Session):
             self._old_presence(channel_id, command)
             return
         channel = await self._directory.channel(self.tenant_id, channel_id, create_for=self.agent_id)
+        if not self.takes_publish(command.id is not None):
+            return
         if not may_publish(channel, self.grants):
             raise permission_denied("this agent may not publish to the channel")
         if channel.delivery == "durable":
             raise later("durable channels")
         if len(self._publishable) >= NAMES_MAX:
             self._publishable.clear()
-        known = (channel_id, channel_subject(self.tenant_id, channel_id))
-        self._publishable[name] = known
+        known = self._publishable[name] = (channel, channel_subject(self.tenant_id, channel_id))
         self._accept(command, *known)
 
-    def _accept(self, command: Publish, channel_id: str, subject: str) -> None:
+    def _is_known(self, name: str) -> bool:
+        channel_id = name.removeprefix(channel_subject(self.tenant_id, ""))
+        return self._directory.known_channel(self.tenant_id, channel_id) is not None
+
+    def _accept(self, command: Publish, channel: ChannelInfo, subject: str) -> None:
+        channel_id = channel.channel_id
         data = bytes(command.data)
         limit = self.tenant.info.limits.bytes_per_message
         if limit is not None and len(data) > limit:
@@ -242,6 +276,8 @@ class AgentSession(Session):
         if command.since is not None:
             raise later("durable channels")
         for name in names_of(command):
+            if self.ended:
+                return
             try:
                 pattern = await self.subscribe_to(name, command.policy)
             except ServiceError as error:

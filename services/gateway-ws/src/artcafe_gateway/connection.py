@@ -19,6 +19,11 @@ CLOSE_GRACE_SECONDS = 5.0
 ABNORMAL_CLOSURE = 1006
 
 Policy = Literal["disconnect", "drop_newest", "drop_oldest"]
+# Why a connection is closing: the client left (or vanished), this server restarts, or this server refuses it.
+End = Literal["client", "restart", "refused"]
+
+# Only these become labels of a metric: a client may send any code.
+_KNOWN_CODES = frozenset(code for code in vars(CloseCode).values() if isinstance(code, int))
 
 
 class Transport(Protocol):
@@ -96,6 +101,9 @@ class Connection:
         "agent_id",
         "blocked",
         "connection_id",
+        "deaf",
+        "end",
+        "gone",
         "on_drop",
         "peer",
         "ping_unanswered",
@@ -114,7 +122,13 @@ class Connection:
         self.peer = peer
         # Whose deliveries are counted; None for dashboards and before the handshake.
         self.agent_id: str | None = None
+        # Nothing may be written now: the transport is full, or a close was sent.
         self.blocked = False
+        self.end: End | None = None
+        # The socket itself has ended, and the peer has been told.
+        self.gone = False
+        # What comes in now is for nobody. At a restart what was on its way is still heard.
+        self.deaf = False
         # Monotonic seconds of the last ping, or of the start, and whether its answer is still out.
         self.pinged_at = asyncio.get_running_loop().time()
         self.ping_unanswered = False
@@ -132,6 +146,11 @@ class Connection:
     def closing(self) -> bool:
         """Whether a close was sent or the socket has ended."""
         return self._close_code is not None
+
+    @property
+    def reading_paused(self) -> bool:
+        """Whether nothing is read from the client, so that its silence says nothing."""
+        return self._reading_paused
 
     def send(self, payload: bytes) -> None:
         """Send one text message of the session itself (an answer, an event)."""
@@ -182,18 +201,19 @@ class Connection:
         """End a socket whose other side does not answer any more."""
         self._transport.abort()
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, code: int, reason: str, *, end: End = "refused") -> None:
         """Say why and close; a client that does not read is cut off after `CLOSE_GRACE_SECONDS`."""
         if self._close_code is not None:
             return
-        self._say_close(code, reason)
+        self._say_close(code, reason, end)
         # The client answers and `acknowledge_close` ends it: ending TCP now could reset it
         # before it has read why.
 
     def acknowledge_close(self, client_code: int) -> None:
         """Handle the client's close frame: the answer to ours, or its own goodbye, which is answered."""
         if self._close_code is None:
-            self._say_close(client_code, "")
+            self._say_close(client_code, "", "client")
+        self.deaf = True
         self._transport.close()
 
     def pause_reading(self) -> None:
@@ -214,7 +234,11 @@ class Connection:
 
     def resume(self) -> None:
         """Note that the transport has room again, and send what waited."""
+        if self._close_code is not None:
+            return
         self.blocked = False
+        # Whoever takes bytes is there, also when a ping is still behind others in its buffers.
+        self.ping_unanswered = False
         while self._outbox and not self.blocked:
             held = self._outbox.popleft()
             frames = held if isinstance(held, bytes) else held.frames
@@ -233,17 +257,24 @@ class Connection:
             self._kill.cancel()
         if self._close_code is None:
             self._close_code = ABNORMAL_CLOSURE
+            self.end = "client"
             metrics.CLOSES.labels(ABNORMAL_CLOSURE).inc()
+        self.blocked = True
+        self.gone = True
         self._discard()
         self.peer.on_closed(self._close_code)
 
-    def _say_close(self, code: int, reason: str) -> None:
+    def _say_close(self, code: int, reason: str, end: End) -> None:
         # The answer to our close must be read.
         self.resume_reading()
         self._close_code = code
-        metrics.CLOSES.labels(code if code < 3000 or 4000 <= code < 5000 else "other").inc()
+        self.end = end
+        self.deaf = end == "refused"
+        metrics.CLOSES.labels(code if code in _KNOWN_CODES else "other").inc()
         self._discard()
         self._transport.write(wire.close_frame(code, reason))
+        # No data may follow a close frame (RFC 6455, 5.5.1), and nobody is billed for what is not sent.
+        self.blocked = True
         self._kill = asyncio.get_running_loop().call_later(CLOSE_GRACE_SECONDS, self._transport.abort)
 
     def _make_room(self, size: int) -> None:

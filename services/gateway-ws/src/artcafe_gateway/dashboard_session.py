@@ -10,16 +10,17 @@ from artcafe_common.bus import Bus
 from artcafe_common.clock import Clock, rfc3339
 from artcafe_common.contracts.subjects import channel_subject
 from artcafe_common.envelope import build_frame, decode_frame, sender_field
-from artcafe_common.errors import CloseCode, ErrorCode, ServiceError, invalid
+from artcafe_common.errors import CloseCode, ErrorCode, ServiceError, invalid, permission_denied
 from artcafe_common.ids import new_ulid
 from artcafe_common.roles import Permission
 from artcafe_common.tokens import LEEWAY_SECONDS, Access, TenantScope
 from artcafe_common.usage import UsageCounter
 from artcafe_gateway import metrics
 from artcafe_gateway.agents_view import AgentsView
+from artcafe_gateway.background import Background
 from artcafe_gateway.connection import Connection, Policy
 from artcafe_gateway.directory import Directory, Tenant
-from artcafe_gateway.fanout import Fanout
+from artcafe_gateway.fanout import PRESENCE_CHANNELS, Fanout
 from artcafe_gateway.frames import (
     Authenticate,
     Ping,
@@ -64,9 +65,10 @@ class DashboardSession(Session):
         agents: AgentsView,
         counter: UsageCounter,
         clock: Clock,
+        background: Background,
         on_end: Callable[[DashboardSession], None],
     ) -> None:
-        super().__init__(connection, scope.tenant_id, clock)
+        super().__init__(connection, scope.tenant_id, clock, background)
         self.scope = scope
         self.tenant = tenant
         self.patterns: dict[str, Policy] = {}
@@ -81,8 +83,7 @@ class DashboardSession(Session):
         self._counter = counter
         self._on_end = on_end
         self._expiry: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        connection.on_drop = None
+        connection.on_drop = self._tell_dropped
 
     def start(self) -> None:
         """Tell the person who they are here, and watch the token's end."""
@@ -98,6 +99,10 @@ class DashboardSession(Session):
             )
         )
         self._watch_expiry()
+
+    def is_of(self, tenant_id: str, user_id: str) -> bool:
+        """Tell whether this is a session of a person in a tenant."""
+        return self.tenant_id == tenant_id and self.scope.person.user_id == user_id
 
     def may_read(self, channel_id: str) -> bool | None:
         """Tell whether the person may see a channel: all of the tenant's, where the role allows to read."""
@@ -120,6 +125,11 @@ class DashboardSession(Session):
     def handle(self, payload: bytes) -> Work | None:
         """Do what one frame says."""
         command = dashboard_decoder.decode(payload)
+        if type(command) is PublishChannel:
+            if not self.takes_publish(command.id is not None):
+                return None
+        elif self.connection.closing:
+            return None
         self.spend_command()
         work: Awaitable[None] | None = None
         match command:
@@ -170,25 +180,25 @@ class DashboardSession(Session):
         await self._agents.leave(self.tenant_id, self.connection)
 
     async def recheck(self) -> None:
-        """Check the person's membership again; a session that is allowed no longer is closed."""
+        """Check the person's membership again; a session that is allowed no longer is closed.
+
+        Raises: ServiceError ``unavailable``, ``deadline_exceeded``: try again.
+        """
         try:
             scope = await self._access.scope(self._token, self.tenant_id)
         except ServiceError as error:
-            if error.code in (ErrorCode.PERMISSION_DENIED, ErrorCode.UNAUTHENTICATED):
-                self.connection.close(CloseCode.REVOKED, "no longer a member of this organisation")
+            if error.code not in (ErrorCode.PERMISSION_DENIED, ErrorCode.UNAUTHENTICATED):
+                raise
+            self.connection.close(CloseCode.REVOKED, "no longer a member of this organisation")
             return
-        if scope.permissions != self.scope.permissions:
-            self.scope = scope
-            # Views were opened under the old role: the client connects anew and asks for what it may see.
-            self.connection.close(CloseCode.RESTART, "your role has changed")
+        self._take_over(scope)
 
     async def _subscribe_channel(self, command: SubscribeChannel) -> None:
         self.scope.require(Permission.MESSAGES_READ)
         channel_id = channel_named(command.channel_id, self.tenant_id)
         await self._directory.channel(self.tenant_id, channel_id)
-        await self._fanout.subscribe(self, channel_id, "drop_newest")
-        if self.connection.closing:
-            await self._fanout.unsubscribe(self, channel_id)
+        if not self.ended:
+            await self._fanout.subscribe(self, channel_id, "drop_newest")
         self.connection.send(
             event("subscription_confirmed", command.id, subscription="channel", channel_id=channel_id)
         )
@@ -239,7 +249,11 @@ class DashboardSession(Session):
     async def _publish(self, command: PublishChannel) -> None:
         self.scope.require(Permission.MESSAGES_PUBLISH)
         channel_id = channel_named(command.channel_id, self.tenant_id)
+        if channel_id.startswith(PRESENCE_CHANNELS):
+            raise permission_denied("the platform itself tells of presence")
         channel = await self._directory.channel(self.tenant_id, channel_id)
+        if not self.takes_publish(command.id is not None):
+            return
         if channel.delivery == "durable":
             raise later("durable channels")
         data = bytes(command.data)
@@ -264,12 +278,24 @@ class DashboardSession(Session):
         scope = await self._access.scope(command.token, self.tenant_id)
         if scope.person.user_id != self.scope.person.user_id:
             raise invalid("the token is of another person")
-        self.scope = scope
+        if self.ended:
+            return
         self._token = command.token
+        self._take_over(scope)
         self._watch_expiry()
         self.connection.send(
             event("refreshed", command.id, expires_at=rfc3339(scope.person.expires_at), role=scope.role)
         )
+
+    def _take_over(self, scope: TenantScope) -> None:
+        changed = scope.permissions != self.scope.permissions
+        self.scope = scope
+        if changed:
+            # Views were opened under the old role: the client connects anew and asks for what it may see.
+            self.connection.close(CloseCode.RESTART, "your role has changed")
+
+    def _tell_dropped(self, channel_id: str, count: int) -> bytes:
+        return event("dropped", channel_id=channel_id, count=count, reason="slow consumer")
 
     def _watch_expiry(self) -> None:
         if self._expiry is not None:

@@ -66,32 +66,29 @@ class Tenant:
 
 
 class _Remembered(Generic[KeyT, ValueT]):
-    """Values by key, asked for once however many wait for them."""
+    """Values by key, asked for once however many wait for the answer to the same question."""
 
-    def __init__(self, ask: Callable[[KeyT], Awaitable[ValueT]], capacity: int) -> None:
-        self._ask = ask
+    def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._known: dict[KeyT, ValueT] = {}
-        self._asking: dict[KeyT, asyncio.Task[ValueT]] = {}
+        # Key -> question -> who asks it.
+        self._asking: dict[KeyT, dict[str, asyncio.Task[ValueT]]] = {}
 
     def peek(self, key: KeyT) -> ValueT | None:
         return self._known.get(key)
 
-    async def get(self, key: KeyT) -> ValueT:
+    async def get(self, key: KeyT, ask: Callable[[KeyT], Awaitable[ValueT]], question: str = "get") -> ValueT:
         known = self._known.get(key)
         if known is not None:
             return known
-        asking = self._asking.get(key)
+        questions = self._asking.setdefault(key, {})
+        asking = questions.get(question)
         if asking is None:
-            asking = self._asking[key] = asyncio.create_task(self._fetch(key))
+            asking = asyncio.create_task(self._fetch(key, ask, question))
+            questions[question] = asking
             # Everyone who waited may have gone.
             asking.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(asking)
-
-    def remember(self, key: KeyT, value: ValueT) -> None:
-        if len(self._known) >= self._capacity:
-            self._known.pop(next(iter(self._known)))
-        self._known[key] = value
 
     def forget(self, key: KeyT) -> None:
         self._known.pop(key, None)
@@ -102,16 +99,25 @@ class _Remembered(Generic[KeyT, ValueT]):
         self._known.clear()
         self._asking.clear()
 
-    async def _fetch(self, key: KeyT) -> ValueT:
+    async def _fetch(self, key: KeyT, ask: Callable[[KeyT], Awaitable[ValueT]], question: str) -> ValueT:
         me = asyncio.current_task()
+        value: ValueT | None = None
         try:
-            value = await self._ask(key)
-            if self._asking.get(key) is me:
-                self.remember(key, value)
+            value = await ask(key)
             return value
         finally:
-            if self._asking.get(key) is me:
-                del self._asking[key]
+            questions = self._asking.get(key, {})
+            if questions.get(question) is me:
+                del questions[question]
+                if not questions:
+                    del self._asking[key]
+                if value is not None:
+                    self._remember(key, value)
+
+    def _remember(self, key: KeyT, value: ValueT) -> None:
+        if len(self._known) >= self._capacity:
+            self._known.pop(next(iter(self._known)))
+        self._known[key] = value
 
 
 class Directory:
@@ -121,14 +127,14 @@ class Directory:
         self._bus = bus
         self._clock = clock
         self._tenants: dict[str, Tenant] = {}
-        self._infos: _Remembered[str, TenantInfo] = _Remembered(self._ask_tenant, CHANNELS_MAX)
-        self._channels: _Remembered[tuple[str, str], ChannelInfo] = _Remembered(
-            self._ask_channel, CHANNELS_MAX
-        )
+        self._infos: _Remembered[str, TenantInfo] = _Remembered(CHANNELS_MAX)
+        self._channels: _Remembered[tuple[str, str], ChannelInfo] = _Remembered(CHANNELS_MAX)
 
     async def tenant(self, tenant_id: str) -> Tenant:
         """Return a tenant. Raises: ServiceError ``not_found``, ``unavailable``."""
-        info = await self._infos.get(tenant_id)
+        info = await self._infos.get(tenant_id, self._ask_tenant)
+        # What was on its way when the tenant changed is older than what may be known by now.
+        info = self._infos.peek(tenant_id) or info
         tenant = self._tenants.get(tenant_id)
         if tenant is None:
             tenant = self._tenants[tenant_id] = Tenant(info, self._clock)
@@ -142,6 +148,10 @@ class Directory:
         reply = await call(self._bus, GET_GRANTS, GetGrants(tenant_id, agent_id))
         return {grant.channel_id: grant for grant in reply.grants}
 
+    def uses(self, tenant_id: str) -> bool:
+        """Tell whether a tenant has been needed here."""
+        return tenant_id in self._tenants
+
     def known_channel(self, tenant_id: str, channel_id: str) -> ChannelInfo | None:
         """Return a channel where it is known without asking."""
         return self._channels.peek((tenant_id, channel_id))
@@ -152,21 +162,21 @@ class Directory:
         Raises: ServiceError ``not_found``, ``resource_exhausted`` with a quota, ``unavailable``.
         """
         key = (tenant_id, channel_id)
-        known = self._channels.peek(key)
-        if known is not None:
-            return known
         if create_for is None:
-            return await self._channels.get(key)
-        request = ResolveChannel(tenant_id=tenant_id, channel_id=channel_id, create_for=create_for)
-        info = await call(self._bus, RESOLVE_CHANNEL, request)
-        self._channels.remember(key, info)
-        return info
+            return await self._channels.get(key, self._ask_channel)
+
+        async def create(_: tuple[str, str]) -> ChannelInfo:
+            request = ResolveChannel(tenant_id=tenant_id, channel_id=channel_id, create_for=create_for)
+            return await call(self._bus, RESOLVE_CHANNEL, request)
+
+        return await self._channels.get(key, create, "create")
 
     def forget(self, changed: Changed) -> None:
         """Drop what an announced change makes old."""
         if changed.kind == "tenant":
             self._infos.forget(changed.tenant_id)
-        elif changed.kind == "channel":
+        elif changed.kind == "channel" and changed.action != "created":
+            # Of a new channel nothing old is known, since nothing is remembered as missing.
             self._channels.forget((changed.tenant_id, changed.id))
 
     def forget_all(self) -> None:

@@ -1,19 +1,21 @@
 """Local delivery: from one message at NATS to every local socket that wants it.
 
 There is one NATS subscription per (tenant, pattern) that somebody here subscribed to, counted by reference.
-A message that comes in on it finds a prepared `Route`, the tuple of sockets, in a dictionary by subject; the
-route is built once and dropped whenever a subscription or a grant of its tenant changes. Messages of one turn
-of the event loop are joined once per route and each socket gets one write.
+A message that comes in on it finds a prepared `Route`, the sockets it goes to, in a dictionary by subject. A
+route is built by the first message; who comes and goes is put in and taken out, so that neither costs more
+the more readers there are. Messages of one turn of the event loop are joined once per route and each socket
+gets one write.
 
 A socket with overlapping patterns belongs, for each channel, to the first of them that matches: so it gets a
-message once, and always from the same NATS subscription, in order.
+message once, and always from the same NATS subscription, in order. A new subscription therefore touches the
+routes of its own subject alone, and one that ends also those of the session's other patterns.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, cast
 
 from nats.aio.subscription import Subscription as NatsSubscription
@@ -22,15 +24,20 @@ from artcafe_common.bus import Bus
 from artcafe_common.clock import Clock
 from artcafe_common.contracts.subjects import channel_of, channel_subject
 from artcafe_common.envelope import message_id_of
-from artcafe_common.errors import ServiceError
+from artcafe_common.errors import ErrorCode, ServiceError
 from artcafe_common.ids import has_wildcard, pattern_matches
 from artcafe_common.usage import UsageCounter
 from artcafe_gateway import metrics, wire
+from artcafe_gateway.background import Background
 from artcafe_gateway.connection import Connection, Held, Policy
+from artcafe_gateway.tap import close_tap, open_tap
 
 logger = logging.getLogger(__name__)
 
-PENDING_WHILE_RESOLVING_MAX = 1000
+# What waits while it is found out who may read a channel, and for how long it is tried.
+PENDING_BYTES_MAX = 1024 * 1024
+RESOLVE_PATIENCE_SECONDS = 10.0
+RESOLVE_PAUSE_SECONDS = 0.2
 NO_ECHO_SECONDS = 10.0
 # Built-in channels on which the platform tells of presence: nobody is billed for them.
 PRESENCE_CHANNELS = "agents.presence."
@@ -75,56 +82,91 @@ class Route:
         "count",
         "counted",
         "frames",
+        "lost",
+        "pending_bytes",
         "receivers",
         "tenant_id",
         "watchers",
+        "withheld",
     )
 
     def __init__(self, tenant_id: str, channel_id: str, counter: UsageCounter, counted: bool) -> None:
         self.tenant_id = tenant_id
         self.channel_id = channel_id
         # None while it is being found out who may read the channel.
-        self.receivers: tuple[tuple[Connection, Policy], ...] | None = None
-        self.watchers: tuple[Watcher, ...] = ()
+        self.receivers: dict[Connection, Policy] | None = None
+        self.watchers: dict[Watcher, Policy] = {}
         self.frames: list[bytes] = []
-        # Since the last settlement: messages delivered to every receiver, and bytes of their data.
+        # What waits while there are no receivers yet, and how many messages had no room.
+        self.pending_bytes = 0
+        self.lost = 0
+        # Since the last settlement: messages for every receiver, bytes of their data, and the copies of these
+        # that not everyone got. Single receivers' differences are in the usage counter already.
         self.count = 0
         self.bytes_out = 0
+        self.withheld = 0
         self.counted = counted
         self._counter = counter
 
     def delivered(self, connection: Connection, count: int, size: int) -> None:
-        """Count copies for one connection (a negative count takes back)."""
-        if self.counted and connection.agent_id is not None:
-            tally = self._counter.tally(
-                self._counter.now(), self.tenant_id, connection.agent_id, self.channel_id
-            )
-            tally.deliveries += count
-            tally.bytes_out += size
+        """Count copies that one connection got after all."""
+        if connection.agent_id is not None:
+            self._tally(connection.agent_id, count, size)
+            metrics.DELIVERIES.inc(count)
+
+    def withhold(self, connection: Connection, count: int, size: int) -> None:
+        """Take back copies of one connection that are counted with those of all receivers."""
+        if connection.agent_id is not None:
+            self._tally(connection.agent_id, -count, -size)
+            self.withheld += count
+
+    def join(self, connection: Connection, policy: Policy) -> None:
+        """Add a receiver, or change its policy."""
+        assert self.receivers is not None
+        if connection not in self.receivers:
+            # It did not get what was counted so far.
+            self.withhold(connection, self.count, self.bytes_out)
+        self.receivers[connection] = policy
+
+    def part(self, connection: Connection) -> None:
+        """Take out a receiver, which has got what was counted so far."""
+        if self.receivers is not None and self.receivers.pop(connection, None) is not None:
+            assert connection.agent_id is not None
+            self._tally(connection.agent_id, self.count, self.bytes_out)
+            self.withheld -= self.count
 
     def settle(self) -> None:
         """Hand what was counted for all receivers to the usage counter."""
         count, size = self.count, self.bytes_out
-        if count:
-            self.count = self.bytes_out = 0
-            metrics.DELIVERIES.inc(count * len(self.receivers or ()))
-            for connection, _ in self.receivers or ():
-                self.delivered(connection, count, size)
+        if count and self.receivers is not None:
+            metrics.DELIVERIES.inc(max(0, count * len(self.receivers) - self.withheld))
+            self.count = self.bytes_out = self.withheld = 0
+            for connection in self.receivers:
+                assert connection.agent_id is not None
+                self._tally(connection.agent_id, count, size)
+
+    def _tally(self, agent_id: str, count: int, size: int) -> None:
+        if self.counted:
+            tally = self._counter.tally(self._counter.now(), self.tenant_id, agent_id, self.channel_id)
+            tally.deliveries += count
+            tally.bytes_out += size
 
 
 class _Subject:
     """One NATS subscription: a tenant's channel or pattern, and the local sessions on it."""
 
-    __slots__ = ("nats", "pattern", "ready", "routes", "sessions", "tenant_id")
+    __slots__ = ("nats", "opening", "pattern", "routes", "sessions", "tenant_id", "wild")
 
     def __init__(self, tenant_id: str, pattern: str) -> None:
         self.tenant_id = tenant_id
         self.pattern = pattern
+        self.wild = has_wildcard(pattern)
         # A dict for its order.
         self.sessions: dict[Receiver, None] = {}
         self.routes: dict[bytes, Route] = {}
         self.nats: NatsSubscription | None = None
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Ends when NATS has the subscription, with its error where it could not be had.
+        self.opening: asyncio.Future[ServiceError | None] = asyncio.get_running_loop().create_future()
 
 
 class Fanout:
@@ -136,10 +178,12 @@ class Fanout:
         self._clock = clock
         self._resolve = resolve
         self._subjects: dict[tuple[str, str], _Subject] = {}
-        self._by_tenant: dict[str, dict[str, _Subject]] = {}
+        # Those with wildcards by tenant, and how many of them a session is on.
+        self._wild: dict[str, set[_Subject]] = {}
+        self._wild_patterns: dict[Receiver, int] = {}
         self._dirty: list[Route] = []
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         # Message id -> the connection that did not want to hear its own message, and until when that is kept.
         self._no_echo: dict[bytes, tuple[Connection, float]] = {}
         counter.before_close(self.settle)
@@ -149,47 +193,68 @@ class Fanout:
         """How many NATS subscriptions are held."""
         return len(self._subjects)
 
+    def sessions_on(self, tenant_id: str, pattern: str) -> list[Receiver]:
+        """Return the sessions that subscribed to exactly a channel or pattern."""
+        subject = self._subjects.get((tenant_id, pattern))
+        return list(subject.sessions) if subject is not None else []
+
     async def subscribe(self, session: Receiver, pattern: str, policy: Policy) -> None:
         """Add a session to a channel or pattern; returns when messages from now on will arrive.
 
         Subscribing again changes the policy only.
+
+        Raises: ServiceError ``unavailable``; the session is not on the pattern then.
         """
-        again = pattern in session.patterns
-        session.patterns[pattern] = policy
         key = (session.tenant_id, pattern)
         subject = self._subjects.get(key)
         if subject is None:
             subject = self._subjects[key] = _Subject(*key)
-            self._by_tenant.setdefault(session.tenant_id, {})[pattern] = subject
+            if subject.wild:
+                self._wild.setdefault(session.tenant_id, set()).add(subject)
             metrics.SUBSCRIPTIONS.set(len(self._subjects))
-            subject.sessions[session] = None
-            await self._open(subject)
-        else:
-            subject.sessions[session] = None
-            if not again:
-                self._forget_routes(session.tenant_id, pattern)
-            await asyncio.shield(subject.ready)
-        if again:
-            self._forget_routes(session.tenant_id, pattern)
+            # Not by this session's task: it may end while others have come to wait as well.
+            self._background.spawn(self._open(subject))
+        if subject.wild and pattern not in session.patterns:
+            self._wild_patterns[session] = self._wild_patterns.get(session, 0) + 1
+        session.patterns[pattern] = policy
+        subject.sessions[session] = None
+        self._place(session, subject)
+        error = await asyncio.shield(subject.opening)
+        if error is not None:
+            raise error
 
     async def unsubscribe(self, session: Receiver, pattern: str) -> bool:
         """Remove a session from a channel or pattern; False where it was not on it."""
-        if session.patterns.pop(pattern, None) is None:
+        if pattern not in session.patterns:
             return False
-        await self._leave(session, pattern)
+        nats = self._detach(session, pattern)
+        if nats is not None:
+            await close_tap(self._bus, nats)
         return True
 
     def leave_all(self, session: Receiver) -> None:
         """Remove a session that has ended from everything, at once."""
         patterns = list(session.patterns)
+        # First all, so that nothing falls from one to the next.
         session.patterns.clear()
+        self._wild_patterns.pop(session, None)
         for pattern in patterns:
-            self._spawn(self._leave(session, pattern))
+            nats = self._take_off(session, self._subjects[session.tenant_id, pattern])
+            if nats is not None:
+                self._background.spawn(close_tap(self._bus, nats))
 
-    def invalidate(self, tenant_id: str) -> None:
-        """Forget a tenant's routes: who may read what has changed."""
-        for subject in self._by_tenant.get(tenant_id, {}).values():
-            self._settle_routes(subject)
+    def invalidate_channel(self, tenant_id: str, channel_id: str) -> None:
+        """Forget a channel's routes: who may read it has changed."""
+        name = channel_subject(tenant_id, channel_id).encode()
+        exact = self._subjects.get((tenant_id, channel_id))
+        for subject in [*self._wild.get(tenant_id, ()), *([exact] if exact else [])]:
+            self._drop_route(subject, name)
+
+    def invalidate_session(self, session: Receiver) -> None:
+        """Put a session into the routes anew: what it may read has changed."""
+        for pattern in session.patterns:
+            if (subject := self._subjects.get((session.tenant_id, pattern))) is not None:
+                self._place(session, subject)
 
     def no_echo(self, message_id: bytes, connection: Connection) -> None:
         """Do not deliver a message to the connection it came from."""
@@ -206,57 +271,95 @@ class Fanout:
 
     async def close(self) -> None:
         """Wait for what was begun in the background."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._background.wait()
 
     async def _open(self, subject: _Subject) -> None:
         try:
-            subject.nats = await self._bus.subscribe_direct(
+            subject.nats = await open_tap(
+                self._bus,
                 channel_subject(subject.tenant_id, subject.pattern),
                 lambda name, payload: self._on_message(subject, name, payload),
             )
-            await self._bus.flush()
-        except BaseException as error:
-            if not subject.ready.done():
-                subject.ready.set_exception(error)
-                # Whoever waits hears it; nobody may be waiting.
-                subject.ready.exception()
-            raise
-        if not subject.ready.done():
-            subject.ready.set_result(None)
-
-    async def _leave(self, session: Receiver, pattern: str) -> None:
-        subject = self._subjects.get((session.tenant_id, pattern))
-        if subject is None or session not in subject.sessions:
+        except ServiceError as error:
+            for session in list(subject.sessions):
+                self._detach(session, subject.pattern)
+            subject.opening.set_result(error)
             return
-        self._forget_routes(session.tenant_id, pattern)
+        if not subject.sessions:
+            # Everyone has gone meanwhile, and could not end what was not there yet.
+            await close_tap(self._bus, subject.nats)
+        subject.opening.set_result(None)
+
+    def _detach(self, session: Receiver, pattern: str) -> NatsSubscription | None:
+        """Take a session off a pattern; returns the NATS subscription that nobody needs any more."""
+        subject = self._subjects[session.tenant_id, pattern]
+        del session.patterns[pattern]
+        if subject.wild:
+            left = self._wild_patterns.pop(session) - 1
+            if left:
+                self._wild_patterns[session] = left
+        nats = self._take_off(session, subject)
+        # Channels of the pattern that has gone may fall to others of the session.
+        if subject.wild or session in self._wild_patterns:
+            for other in session.patterns:
+                if subject.wild or has_wildcard(other):
+                    self._place(session, self._subjects[session.tenant_id, other])
+        return nats
+
+    def _take_off(self, session: Receiver, subject: _Subject) -> NatsSubscription | None:
         del subject.sessions[session]
+        self._place(session, subject)
         if subject.sessions:
-            return
-        del self._subjects[session.tenant_id, pattern]
-        of_tenant = self._by_tenant[session.tenant_id]
-        del of_tenant[pattern]
-        if not of_tenant:
-            del self._by_tenant[session.tenant_id]
+            return None
+        self._remove(subject)
+        return subject.nats
+
+    def _remove(self, subject: _Subject) -> None:
+        for name in list(subject.routes):
+            self._drop_route(subject, name)
+        del self._subjects[subject.tenant_id, subject.pattern]
+        if subject.wild:
+            of_tenant = self._wild[subject.tenant_id]
+            of_tenant.discard(subject)
+            if not of_tenant:
+                del self._wild[subject.tenant_id]
         metrics.SUBSCRIPTIONS.set(len(self._subjects))
-        if subject.nats is not None:
-            await self._bus.unsubscribe_direct(subject.nats)
 
-    def _forget_routes(self, tenant_id: str, pattern: str) -> None:
-        """Forget the routes that a change of one pattern's sessions may touch."""
-        wild = has_wildcard(pattern)
-        for other in self._by_tenant.get(tenant_id, {}).values():
-            # Two different exact channels have nothing in common.
-            if wild or other.pattern == pattern or has_wildcard(other.pattern):
-                self._settle_routes(other)
-
-    def _settle_routes(self, subject: _Subject) -> None:
-        routes, subject.routes = subject.routes, {}
-        for name, route in routes.items():
+    def _place(self, session: Receiver, subject: _Subject) -> None:
+        """Put a session into those routes of a subject that it belongs to now, and out of the others."""
+        for name, route in list(subject.routes.items()):
             if route.receivers is None:
                 # It is being filled, and will be with what holds then.
-                subject.routes[name] = route
                 continue
+            # What has come in so far goes to those who were there.
+            self._flush_route(route)
+            belongs = self._belongs(session, subject, route.channel_id)
+            if belongs is None:
+                self._drop_route(subject, name)
+            elif session.connection.agent_id is None:
+                watcher = cast(Watcher, session)
+                route.watchers.pop(watcher, None)
+                if belongs:
+                    route.watchers[watcher] = session.patterns[subject.pattern]
+            elif belongs:
+                route.join(session.connection, session.patterns[subject.pattern])
+            else:
+                route.part(session.connection)
+
+    def _belongs(self, session: Receiver, subject: _Subject, channel_id: str) -> bool | None:
+        """Tell whether a session gets a channel's messages from this subject; None where it is not known."""
+        if session not in subject.sessions:
+            return False
+        # Without wildcards a session has just one pattern for a channel.
+        if session in self._wild_patterns and _first_match(session.patterns, channel_id) != subject.pattern:
+            return False
+        return session.may_read(channel_id)
+
+    def _drop_route(self, subject: _Subject, name: bytes) -> None:
+        route = subject.routes.get(name)
+        # One that is being filled will be with what holds then.
+        if route is not None and route.receivers is not None:
+            del subject.routes[name]
             # What was counted belongs to the receivers it had.
             self._flush_route(route)
             route.settle()
@@ -266,13 +369,15 @@ class Fanout:
         if route is None:
             route = self._make_route(subject, name)
         frames = route.frames
-        if not frames and route.receivers is not None:
+        if route.receivers is None:
+            route.pending_bytes += len(payload)
+            if route.pending_bytes > PENDING_BYTES_MAX:
+                route.lost += 1
+                return
+        elif not frames:
             if not self._dirty:
                 self._loop.call_soon(self._flush)
             self._dirty.append(route)
-        elif route.receivers is None and len(frames) >= PENDING_WHILE_RESOLVING_MAX:
-            logger.error("messages_lost_while_resolving", extra={"tenant_id": route.tenant_id})
-            return
         frames.append(payload)
 
     def _make_route(self, subject: _Subject, name: bytes) -> Route:
@@ -280,45 +385,59 @@ class Fanout:
         counted = not channel_id.startswith(PRESENCE_CHANNELS)
         route = subject.routes[name] = Route(tenant_id, channel_id, self._counter, counted)
         if not self._fill(route, subject):
-            self._spawn(self._fill_later(route, subject, name))
+            self._background.spawn(self._fill_later(route, subject, name))
         return route
 
     def _fill(self, route: Route, subject: _Subject) -> bool:
-        receivers: list[tuple[Connection, Policy]] = []
-        watchers: list[Watcher] = []
+        receivers: dict[Connection, Policy] = {}
+        watchers: dict[Watcher, Policy] = {}
         for session in subject.sessions:
-            if _first_match(session.patterns, route.channel_id) != subject.pattern:
-                continue
-            allowed = session.may_read(route.channel_id)
-            if allowed is None:
+            belongs = self._belongs(session, subject, route.channel_id)
+            if belongs is None:
                 return False
-            if not allowed:
-                continue
-            if session.connection.agent_id is not None:
-                receivers.append((session.connection, session.patterns[subject.pattern]))
-            else:
-                watchers.append(cast(Watcher, session))
-        route.receivers = tuple(receivers)
-        route.watchers = tuple(watchers)
+            if belongs:
+                policy = session.patterns[subject.pattern]
+                if session.connection.agent_id is not None:
+                    receivers[session.connection] = policy
+                else:
+                    watchers[cast(Watcher, session)] = policy
+        route.receivers = receivers
+        route.watchers = watchers
         return True
 
     async def _fill_later(self, route: Route, subject: _Subject, name: bytes) -> None:
-        try:
-            await self._resolve(route.tenant_id, route.channel_id)
-            filled = self._fill(route, subject)
-        except ServiceError as error:
-            logger.warning("channel_not_resolved", extra={"tenant_id": route.tenant_id, "code": error.code})
-            filled = False
-        if not filled:
-            # Nobody is given what they may not be allowed to read; the next message tries again.
+        """Find out who may read a channel; messages wait, also while registry is away for a moment."""
+        deadline = self._clock.monotonic() + RESOLVE_PATIENCE_SECONDS
+        code = ""
+        while not self._fill(route, subject):
+            try:
+                await self._resolve(route.tenant_id, route.channel_id)
+                continue
+            except ServiceError as error:
+                code = error.code
+            if code == ErrorCode.NOT_FOUND or self._clock.monotonic() > deadline:
+                # Nobody is given what they may not be allowed to read; the next message tries again.
+                break
+            await asyncio.sleep(RESOLVE_PAUSE_SECONDS)
+        else:
+            self._flush_route(route)
+        if route.receivers is None:
+            route.lost += len(route.frames)
             subject.routes.pop(name, None)
-            return
-        self._flush_route(route)
+        if route.lost:
+            logger.error(
+                "messages_lost_while_resolving",
+                extra={"tenant_id": route.tenant_id, "count": route.lost, "code": code},
+            )
 
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
         for route in dirty:
-            self._flush_route(route)
+            try:
+                self._flush_route(route)
+            except Exception:
+                # A message that cannot be handled is no reason to keep others from their readers.
+                logger.exception("delivery_failed", extra={"tenant_id": route.tenant_id})
 
     def _flush_route(self, route: Route) -> None:
         frames = route.frames
@@ -335,14 +454,17 @@ class Fanout:
             self._write(route, receivers, frames, None)
         for frame in frames if route.watchers else ():
             # All watchers read the same text: it is made once.
-            text = route.watchers[0].render(frame)
-            for watcher in route.watchers:
-                watcher.connection.send(text)
+            text = next(iter(route.watchers)).render(frame)
+            for watcher, policy in route.watchers.items():
+                if watcher.connection.blocked:
+                    watcher.connection.hold(Held(route, policy, wire.text_frame(text), 1, 0))
+                else:
+                    watcher.connection.send(text)
 
     def _write(
         self,
         route: Route,
-        receivers: tuple[tuple[Connection, Policy], ...],
+        receivers: dict[Connection, Policy],
         frames: list[bytes],
         silent: Connection | None,
     ) -> None:
@@ -351,21 +473,16 @@ class Fanout:
         count = len(frames)
         size = sum([data_size(frame) for frame in frames])
         joined = wire.text_frame(frames[0]) if count == 1 else b"".join(map(wire.text_frame, frames))
-        for connection, policy in receivers:
+        for connection, policy in receivers.items():
             if connection.blocked or connection is silent:
                 # It is counted with all others below; a held batch is counted when the socket takes it.
-                route.delivered(connection, -count, -size)
+                route.withhold(connection, count, size)
                 if connection is not silent:
                     connection.hold(Held(route, policy, joined, count, size))
             else:
                 connection.write(joined)
         route.count += count
         route.bytes_out += size
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def data_size(frame: bytes) -> int:

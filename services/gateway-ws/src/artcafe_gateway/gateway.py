@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine
 from http import HTTPStatus
 
 from artcafe_common.bus import Bus
 from artcafe_common.clock import Clock
-from artcafe_common.contracts.auth import VERIFY_AGENT, Revoked, VerifyAgent
+from artcafe_common.contracts.auth import VERIFY_AGENT, VerifiedAgent, VerifyAgent
 from artcafe_common.contracts.gateway import Replaced
-from artcafe_common.contracts.registry import GET_AGENT, Changed, GetAgent
+from artcafe_common.contracts.registry import Grant
 from artcafe_common.errors import CloseCode, ErrorCode, ServiceError
 from artcafe_common.rpc import call
 from artcafe_common.tokens import Access
@@ -20,21 +19,23 @@ from artcafe_common.usage import UsageCounter
 from artcafe_gateway import metrics
 from artcafe_gateway.agent_session import AgentSession
 from artcafe_gateway.agents_view import AgentsView
+from artcafe_gateway.background import Background
 from artcafe_gateway.config import GatewayConfig
-from artcafe_gateway.connection import Connection, Peer
+from artcafe_gateway.connection import ABNORMAL_CLOSURE, Connection, Peer
 from artcafe_gateway.dashboard_session import DashboardSession
-from artcafe_gateway.directory import Directory
+from artcafe_gateway.directory import Directory, Tenant
 from artcafe_gateway.fanout import Fanout
 from artcafe_gateway.frames import event
 from artcafe_gateway.handshake import AgentHello, DashboardHello, Handshake, read_hello
+from artcafe_gateway.lease import Lease
 from artcafe_gateway.listener import Listener, Refusal, Upgrade
 from artcafe_gateway.presence import Presences
 from artcafe_gateway.preview import Previews
 from artcafe_gateway.store import ConnectionStore
+from artcafe_gateway.upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
 
-RECHECK_PER_SECOND = 200
 GOODBYE_SECONDS = 2.0
 
 
@@ -67,7 +68,7 @@ class Gateway:
         self._counter = counter
         self._clock = clock
         self._draining = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._dashboards: set[DashboardSession] = set()
         self.directory = Directory(bus, clock)
         self.fanout = Fanout(bus, counter, clock, self._resolve)
@@ -83,8 +84,25 @@ class Gateway:
             heartbeat_timeout=config.heartbeat_timeout,
             ping_interval=config.ping_interval,
             ping_timeout=config.ping_timeout,
-            lease_timeout=config.lease_timeout,
+        )
+        self.lease = Lease(
+            bus,
+            store,
+            clock,
+            self.presences,
+            process_id,
+            timeout=config.lease_timeout,
             sweep_interval=config.sweep_interval,
+        )
+        self.upkeep = Upkeep(
+            bus,
+            clock,
+            store,
+            self.directory,
+            self.fanout,
+            self.presences,
+            self._dashboards,
+            self._background,
         )
         self.listener = Listener(
             self._admit,
@@ -95,47 +113,9 @@ class Gateway:
         bus.on_lost(self._bus_lost)
         bus.on_back(self._bus_back)
 
-    async def on_revoked(self, revoked: Revoked) -> None:
-        """Close the sessions that a revocation names."""
-        code = CloseCode.TENANT_SUSPENDED if revoked.reason == "tenant_suspended" else CloseCode.REVOKED
-        reason = revoked.reason.replace("_", " ")
-        for session in self.presences.sessions():
-            if (
-                session.tenant_id == revoked.tenant_id
-                and revoked.agent_id in (None, session.agent_id)
-                and revoked.fingerprint in (None, session.fingerprint)
-            ):
-                session.end(code, reason)
-        if revoked.agent_id is None:
-            for dashboard in self._dashboards_of(revoked.tenant_id):
-                dashboard.connection.close(code, reason)
-            self.directory.drop_tenant(revoked.tenant_id)
-
     async def on_replaced(self, replaced: Replaced) -> None:
         """Close a connection that a newer one elsewhere has replaced."""
         self.presences.replaced(replaced)
-
-    async def on_changed(self, changed: Changed) -> None:
-        """Drop what registry's change makes old, and check again what was allowed by it."""
-        self.directory.forget(changed)
-        tenant_id = changed.tenant_id
-        sessions = [session for session in self.presences.sessions() if session.tenant_id == tenant_id]
-        if changed.kind == "tenant":
-            if sessions or self._dashboards_of(tenant_id):
-                await self.directory.tenant(tenant_id)
-        elif changed.kind == "channel":
-            self.fanout.invalidate(tenant_id)
-            for session in sessions:
-                session.forget_names()
-                if changed.action != "created" and changed.id in session.patterns:
-                    await session.check_subscriptions()
-        elif changed.kind == "grants":
-            await self._regrant([session for session in sessions if session.agent_id == changed.id])
-        elif changed.kind == "agent" and changed.action == "deleted":
-            await self._store.forget_agent(tenant_id, changed.id)
-        elif changed.kind == "member":
-            for dashboard in self._dashboards_of(tenant_id):
-                await dashboard.recheck()
 
     async def drain(self) -> None:
         """Accept nothing more and close every socket with 1012, spread over the configured time."""
@@ -147,7 +127,7 @@ class Gateway:
         pause = self._config.drain_seconds / max(1, len(connections))
         owed = 0.0
         for connection in connections:
-            connection.close(CloseCode.RESTART, "the server restarts, come back")
+            connection.close(CloseCode.RESTART, "the server restarts, come back", end="restart")
             owed += pause
             if owed > 0.05:
                 await asyncio.sleep(owed)
@@ -161,21 +141,23 @@ class Gateway:
         """Wait for what was begun in the background."""
         await self.fanout.close()
         await self.presences.close()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._background.wait()
 
     async def watch_dashboards(self) -> None:
         """Ping dashboards and close those that do not answer, until cancelled."""
         while True:
             await asyncio.sleep(1.0)
             now = self._clock.monotonic()
-            for dashboard in self._dashboards:
-                connection = dashboard.connection
-                if connection.ping_unanswered:
-                    if now - connection.pinged_at > self._config.ping_timeout:
-                        connection.cut()
-                elif now - connection.pinged_at > self._config.ping_interval:
-                    connection.ping(now)
+            for dashboard in list(self._dashboards):
+                if not dashboard.connection.reading_paused:
+                    self._check_ping(dashboard.connection, now)
+
+    def _check_ping(self, connection: Connection, now: float) -> None:
+        if connection.ping_unanswered:
+            if now - connection.pinged_at > self._config.ping_timeout:
+                connection.cut()
+        elif now - connection.pinged_at > self._config.ping_interval:
+            connection.ping(now)
 
     def _admit(self, upgrade: Upgrade) -> Peer | Refusal:
         if self._draining:
@@ -192,11 +174,12 @@ class Gateway:
         assert isinstance(arrival, _Arrival)
         hello = arrival.hello
         if isinstance(hello, AgentHello):
-            arrival.start(connection, lambda c: self._authenticate_agent(c, hello))
+            arrival.start(connection, lambda c: self._authenticate_agent(c, hello, arrival))
         else:
             arrival.start(connection, lambda c: self._authenticate_dashboard(c, hello, arrival))
 
-    async def _authenticate_agent(self, connection: Connection, hello: AgentHello) -> Peer:
+    async def _authenticate_agent(self, connection: Connection, hello: AgentHello, arrival: _Arrival) -> None:
+        started = self._clock.monotonic()
         verified = await call(
             self._bus,
             VERIFY_AGENT,
@@ -209,11 +192,25 @@ class Gateway:
                 remote_address=hello.remote_address,
             ),
         )
-        tenant_id, agent_id = verified.tenant_id, verified.agent_id
-        tenant = await self.directory.tenant(tenant_id)
+        tenant = await self.directory.tenant(verified.tenant_id)
         if tenant.info.status != "active":
             raise ServiceError(ErrorCode.PERMISSION_DENIED, "the tenant is suspended")
-        grants = await self.directory.grants(tenant_id, agent_id)
+        grants = await self.directory.grants(verified.tenant_id, verified.agent_id)
+        # Once recorded it must become a session that ends as any other, whether the client is there or not.
+        await self._background.shielded(
+            self._open_agent(connection, arrival, verified, tenant, grants, started)
+        )
+
+    async def _open_agent(
+        self,
+        connection: Connection,
+        arrival: _Arrival,
+        verified: VerifiedAgent,
+        tenant: Tenant,
+        grants: dict[str, Grant],
+        started: float,
+    ) -> None:
+        tenant_id, agent_id = verified.tenant_id, verified.agent_id
         acquired = await self._store.acquire(
             tenant_id, agent_id, connection.connection_id, tenant.limits.connections, tenant.info.plan
         )
@@ -231,14 +228,12 @@ class Gateway:
             presences=self.presences,
             counter=self._counter,
             clock=self._clock,
+            background=self._background,
         )
-        if connection.closing:
-            # It has gone while it was being recorded: end it as any other session.
-            self.presences.opened(session, acquired.replaced)
-            session.on_closed(1006)
-            return session
-        connection.peer = session
         self.presences.opened(session, acquired.replaced)
+        if connection.gone:
+            session.on_closed(ABNORMAL_CLOSURE)
+            return
         session.welcome(
             self._config.server_id, self._config.heartbeat_interval, self._config.max_message_bytes
         )
@@ -251,22 +246,15 @@ class Gateway:
                 "key": verified.fingerprint,
             },
         )
-        for grant in grants.values():
-            if grant.auto_subscribe:
-                await self._auto_subscribe(session, grant.channel_id)
-        return session
-
-    async def _auto_subscribe(self, session: AgentSession, channel_id: str) -> None:
-        try:
-            pattern = await session.subscribe_to(channel_id)
-        except ServiceError as error:
-            session.refuse(error)
-        else:
-            session.connection.send(event("subscribed", channel=channel_id, subject=pattern))
+        self.upkeep.agent_opened(session, started)
+        if any(grant.auto_subscribe for grant in session.grants.values()):
+            session.begin(session.subscribe_automatically())
+        arrival.hand_over(session)
 
     async def _authenticate_dashboard(
         self, connection: Connection, hello: DashboardHello, arrival: _Arrival
-    ) -> Peer:
+    ) -> None:
+        started = self._clock.monotonic()
         token, tenant_id = hello.token, hello.tenant_id
         if token is None:
             token, named = await arrival.first_frame()
@@ -286,11 +274,11 @@ class Gateway:
             agents=self.agents_view,
             counter=self._counter,
             clock=self._clock,
+            background=self._background,
             on_end=self._dashboard_ended,
         )
-        connection.peer = session
         self._dashboards.add(session)
-        self._spawn(self._record_dashboard(session))
+        self._background.spawn(self._record_dashboard(session))
         session.start()
         logger.info(
             "dashboard_opened",
@@ -300,7 +288,8 @@ class Gateway:
                 "role": scope.role,
             },
         )
-        return session
+        self.upkeep.dashboard_opened(session, started)
+        arrival.hand_over(session)
 
     async def _record_dashboard(self, session: DashboardSession) -> None:
         try:
@@ -313,7 +302,7 @@ class Gateway:
 
     def _dashboard_ended(self, session: DashboardSession) -> None:
         self._dashboards.discard(session)
-        self._spawn(self._forget_dashboard(session))
+        self._background.spawn(self._forget_dashboard(session))
 
     async def _forget_dashboard(self, session: DashboardSession) -> None:
         await session.leave_views()
@@ -325,77 +314,23 @@ class Gateway:
     async def _resolve(self, tenant_id: str, channel_id: str) -> None:
         await self.directory.channel(tenant_id, channel_id)
 
-    async def _regrant(self, sessions: list[AgentSession]) -> None:
-        for session in sessions:
-            try:
-                session.grants = await self.directory.grants(session.tenant_id, session.agent_id)
-            except ServiceError as error:
-                # Without knowing what is allowed nothing goes on: the agent comes back and is asked about.
-                logger.warning("grants_not_refreshed", extra={"code": error.code})
-                session.end(CloseCode.RESTART, "permissions have changed")
-                continue
-            session.forget_names()
-            self.fanout.invalidate(session.tenant_id)
-            await session.check_subscriptions()
-
     def _bus_lost(self) -> None:
         text = event("service_status", status="degraded", reason="the message bus is away")
         for connection in self._session_connections():
             connection.send(text)
 
     def _bus_back(self) -> None:
-        self.directory.forget_all()
         self.presences.reannounce()
+        self.upkeep.recheck_all()
         text = event("service_status", status="ok", reason="the message bus is back")
         for connection in self._session_connections():
             connection.send(text)
-        self._spawn(self._recheck_all())
-
-    async def _recheck_all(self) -> None:
-        """Check every session again: what was announced while the bus was away was not heard."""
-        for number, session in enumerate(self.presences.sessions(), 1):
-            try:
-                await self._recheck(session)
-            except ServiceError as error:
-                logger.warning("session_not_rechecked", extra={"code": error.code})
-            if number % RECHECK_PER_SECOND == 0:
-                await asyncio.sleep(1.0)
-        for dashboard in list(self._dashboards):
-            await dashboard.recheck()
-
-    async def _recheck(self, session: AgentSession) -> None:
-        try:
-            agent = await call(self._bus, GET_AGENT, GetAgent(session.tenant_id, session.agent_id))
-        except ServiceError as error:
-            if error.code != ErrorCode.NOT_FOUND:
-                raise
-            session.end(CloseCode.REVOKED, "agent deleted")
-            return
-        if agent.tenant_status != "active":
-            session.end(CloseCode.TENANT_SUSPENDED, "tenant suspended")
-        elif session.fingerprint not in {key.fingerprint for key in agent.keys}:
-            session.end(CloseCode.REVOKED, "key revoked")
-        elif not await self._store.holds(
-            session.tenant_id, session.agent_id, session.connection.connection_id
-        ):
-            session.end(CloseCode.REPLACED, "replaced by a newer connection")
-        else:
-            await self.directory.tenant(session.tenant_id)
-            await self._regrant([session])
 
     def _session_connections(self) -> list[Connection]:
         agents = [session.connection for session in self.presences.sessions()]
         return agents + [dashboard.connection for dashboard in self._dashboards]
 
-    def _dashboards_of(self, tenant_id: str) -> list[DashboardSession]:
-        return [dashboard for dashboard in self._dashboards if dashboard.tenant_id == tenant_id]
-
     def update_gauges(self) -> None:
         """Bring the gauges of open sockets up to date."""
         metrics.CONNECTIONS.labels("agent").set(len(self.presences.sessions()))
         metrics.CONNECTIONS.labels("dashboard").set(len(self._dashboards))
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -87,8 +87,8 @@ def close_code_of(error: ServiceError) -> int:
     return error.close_code
 
 
-# Returns the session that takes over, already set as the connection's peer.
-Authenticate = Callable[[Connection], Awaitable[Peer]]
+# Ends with `Handshake.hand_over`, or raises ServiceError.
+Authenticate = Callable[[Connection], Awaitable[None]]
 
 
 class Handshake:
@@ -108,6 +108,15 @@ class Handshake:
         self._connection = connection
         self._task = asyncio.get_running_loop().create_task(self._run(connection, authenticate))
 
+    def hand_over(self, session: Peer) -> None:
+        """Put a session in this place; it hears what came early before what comes next."""
+        assert self._connection is not None
+        self._connection.peer = session
+        early, self._early = self._early, []
+        for payload in early:
+            if not self._connection.deaf:
+                session.on_text(payload)
+
     async def first_frame(self) -> tuple[str, str | None]:
         """Wait for the frame that brings a token; return it and the tenant it names.
 
@@ -126,13 +135,15 @@ class Handshake:
 
     def on_text(self, payload: bytes) -> None:
         """Keep a frame that came before the session is there."""
+        assert self._connection is not None
+        if self._connection.closing:
+            return
         if self._first is not None and not self._first.done():
             self._first.set_result(payload)
             return
         self._early.append(payload)
         self._early_bytes += len(payload)
         if len(self._early) > EARLY_FRAMES_MAX or self._early_bytes > EARLY_BYTES_MAX:
-            assert self._connection is not None
             self._connection.close(CloseCode.PROTOCOL, "too much before authentication")
 
     def on_alive(self) -> None:
@@ -144,12 +155,11 @@ class Handshake:
             self._task.cancel()
 
     async def _run(self, connection: Connection, authenticate: Authenticate) -> None:
-        outcome = "accepted"
+        outcome = "gone"
         try:
             async with asyncio.timeout(self._timeout):
-                session = await authenticate(connection)
-            for payload in self._early:
-                session.on_text(payload)
+                await authenticate(connection)
+            outcome = "accepted"
         except ServiceError as error:
             outcome = error.code
             connection.send(error_event(error, None))

@@ -1,7 +1,7 @@
 """The WebSocket listener: the one module that knows picows.
 
 It turns picows' callbacks into calls of `Connection` and `Peer`: whole text messages (fragments are put
-together up to a bound), pings answered, protocol errors closed with the right code.
+together up to a bound), pings answered, protocol errors closed with the right code (RFC 6455).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 from picows import (
     WSFrame,
@@ -34,6 +35,7 @@ BACKLOG = 4096
 HANDSHAKE_TIMEOUT_SECONDS = 5.0
 # The default of 16 KiB per connection would be most of the memory of an idle one; it grows on demand.
 READ_BUFFER_BYTES = 2048
+PROTOCOL_ERROR = 1002
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,8 @@ class _Socket(WSListener):
         self._peer = peer
         self._remote_address = remote_address
         self._connection: Connection | None = None
-        self._fragments: list[bytes] = []
-        self._fragments_size = 0
+        # The message that is being put together, where one is.
+        self._fragments: bytearray | None = None
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         raw = transport.underlying_transport
@@ -75,21 +77,46 @@ class _Socket(WSListener):
             raw, new_ulid(), self._remote_address, self._listener.outbox_bytes, self._peer
         )
         self._connection = connection
-        self._listener.opened(connection)
+        self._guarded(self._listener.opened, connection)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        connection = self._connection
-        if connection is None:
-            return
+        if self._connection is not None:
+            self._guarded(self._on_frame, self._connection, frame)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        if self._connection is not None:
+            self._guarded(self._listener.closed, self._connection)
+
+    def pause_writing(self) -> None:
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume_writing(self) -> None:
+        if self._connection is not None:
+            self._guarded(self._connection.resume)
+
+    def _guarded(self, callback: Callable[..., None], *arguments: Any) -> None:
+        """Call back; a bug ends this one socket, and is logged here since picows is kept silent."""
+        try:
+            callback(*arguments)
+        except Exception:
+            connection = self._connection
+            assert connection is not None
+            logger.exception("socket_failed", extra={"connection_id": connection.connection_id})
+            connection.close(CloseCode.INTERNAL, "internal error")
+
+    def _on_frame(self, connection: Connection, frame: WSFrame) -> None:
         kind = frame.msg_type
         if kind == WSMsgType.CLOSE:
             body = frame.get_payload_as_bytes()
             # Without a code the client just said goodbye.
             connection.acknowledge_close(int.from_bytes(body[:2]) if len(body) >= 2 else 1000)
             return
-        if connection.closing:
+        if connection.deaf:
             return
-        if kind == WSMsgType.TEXT and frame.fin:
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            connection.close(PROTOCOL_ERROR, "reserved bits without an extension")
+        elif kind == WSMsgType.TEXT and frame.fin and self._fragments is None:
             connection.peer.on_text(frame.get_payload_as_bytes())
         elif kind == WSMsgType.PING:
             connection.pong(frame.get_payload_as_bytes())
@@ -102,29 +129,20 @@ class _Socket(WSListener):
         else:
             self._on_fragment(connection, frame)
 
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
-        if self._connection is not None:
-            self._connection.lost()
-            self._listener.closed(self._connection)
-
-    def pause_writing(self) -> None:
-        if self._connection is not None:
-            self._connection.pause()
-
-    def resume_writing(self) -> None:
-        if self._connection is not None:
-            self._connection.resume()
-
     def _on_fragment(self, connection: Connection, frame: WSFrame) -> None:
-        payload = frame.get_payload_as_bytes()
-        self._fragments.append(payload)
-        self._fragments_size += len(payload)
-        if self._fragments_size > self._listener.max_message_bytes:
+        if (frame.msg_type == WSMsgType.CONTINUATION) != (self._fragments is not None):
+            connection.close(PROTOCOL_ERROR, "fragments out of order")
+            return
+        if self._fragments is None:
+            self._fragments = bytearray()
+        # Fragments may be empty and endless: only their bytes are kept.
+        self._fragments += frame.get_payload_as_bytes()
+        if len(self._fragments) > self._listener.max_message_bytes:
+            self._fragments = None
             connection.close(CloseCode.TOO_BIG, "message too big")
         elif frame.fin:
-            message = b"".join(self._fragments)
-            self._fragments = []
-            self._fragments_size = 0
+            message = bytes(self._fragments)
+            self._fragments = None
             connection.peer.on_text(message)
 
 
@@ -159,6 +177,7 @@ class Listener:
             enable_auto_pong=False,
             max_frame_size=self.max_message_bytes,
             read_buffer_init_size=READ_BUFFER_BYTES,
+            logger_name=_Silence(logger),
         )
 
     def stop_accepting(self) -> None:
@@ -186,9 +205,14 @@ class Listener:
         self.connections.discard(connection)
         if not self.connections:
             self._empty.set()
+        connection.lost()
 
     def _upgrade(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
-        headers = {name.lower(): value for name, value in request.headers.items()}
+        # No header that is read here may hold anything else, and a stray byte is not passed on.
+        headers = {name.lower(): value for name, value in request.headers.items() if value.isascii()}
+        if "upgrade" in [part.strip().lower() for part in headers.get("connection", "").split(",")]:
+            # picows takes only this one token, Firefox sends ``keep-alive, Upgrade``.
+            request.headers["Connection"] = "Upgrade"
         try:
             target = request.path.decode("ascii")
         except UnicodeDecodeError:
@@ -198,6 +222,19 @@ class Listener:
         if isinstance(answer, Refusal):
             return _refuse(answer)
         return _Socket(self, answer, remote_address)
+
+
+class _Silence(logging.LoggerAdapter[logging.Logger]):
+    """A logger for picows, which would give strangers a line for each frame that breaks the protocol.
+
+    It is no `logging.Logger` on purpose: of such picows makes one per connection.
+    """
+
+    def isEnabledFor(self, level: int) -> bool:
+        return False
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Drop a record."""
 
 
 def _refuse(refusal: Refusal) -> WSUpgradeResponseWithListener:

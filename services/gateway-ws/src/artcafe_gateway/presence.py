@@ -4,17 +4,13 @@ A heartbeat only moves a time in memory. A change of state is announced once: to
 `Presence` event, and on the tenant's channels ``agents.presence.*`` for agents that watch each other.
 
 An agent whose socket ended without a goodbye is `suspect` and becomes `offline` when it does not come back in
-time. The process itself holds a lease in the store; when a lease runs out, another process takes over what
-was left: each orphan is released by a conditional write, so that one sweeper announces it and none that has
-come back is touched. Nobody is declared dead before a full timeout has passed in which this process itself
-was up and could reach the store.
+time. What a dead process left is found by the sweep (`lease`) and announced here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -29,6 +25,7 @@ from artcafe_common.ids import new_ulid
 from artcafe_common.rpc import announce
 from artcafe_common.usage import UsageCounter
 from artcafe_gateway import metrics
+from artcafe_gateway.background import Background
 from artcafe_gateway.store import ConnectionStore, Holder, Orphan
 
 if TYPE_CHECKING:
@@ -37,7 +34,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
-LEASE_RENEWALS = 4
+# How often the time connected is counted: each time is a row of usage for each agent.
+COUNT_SECONDS = 30.0
+HOUR_SECONDS = 3600
+# How long the end of an agent is told again when the bus comes back, and a replaced connection remembered
+# that has not opened yet.
+REMEMBERED_SECONDS = 60.0
+RETRY_SECONDS = 1.0
 # The last version of a generation: whatever its process had announced came before.
 FINAL_STEP = 999_999
 VERSIONS_PER_GENERATION = 1_000_000
@@ -62,8 +65,6 @@ class Presences:
         heartbeat_timeout: float,
         ping_interval: float,
         ping_timeout: float,
-        lease_timeout: float,
-        sweep_interval: float,
     ) -> None:
         self._bus = bus
         self._store = store
@@ -74,13 +75,17 @@ class Presences:
         self._heartbeat_timeout = heartbeat_timeout
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
-        self._lease_timeout = lease_timeout
-        self._sweep_interval = sweep_interval
         # The newest session of each agent here, also for a while after its socket ended (`suspect`).
         self._agents: dict[tuple[str, str], AgentSession] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._renewing_since: float | None = None
+        self._background = Background()
         self._draining = False
+        self._hour = clock.now() // HOUR_SECONDS
+        # Connections that were replaced while still opening, and agents that have gone: when, what was said.
+        self._replaced_early: dict[str, float] = {}
+        self._gone: dict[tuple[str, str], tuple[float, Presence]] = {}
+        # Records that could not be released: (tenant, agent, connection) -> whether it is counted.
+        self._unreleased: dict[tuple[str, str, str], bool] = {}
+        counter.before_close(self._settle)
 
     def get(self, tenant_id: str, agent_id: str) -> AgentSession | None:
         """Return an agent's newest session here."""
@@ -94,7 +99,13 @@ class Presences:
         """Take in a new session, close the one it replaces wherever that is, and announce the agent."""
         key = (session.tenant_id, session.agent_id)
         old = self._agents.get(key)
+        early = self._replaced_early.pop(session.connection.connection_id, None)
+        if early is not None or (old is not None and old.generation > session.generation):
+            # A newer connection was recorded, and opened, while this one was on its way.
+            session.end(CloseCode.REPLACED, "replaced by a newer connection")
+            return
         self._agents[key] = session
+        self._gone.pop(key, None)
         if old is not None:
             old.end(CloseCode.REPLACED, "replaced by a newer connection")
         if replaced is not None and replaced.server != self._process_id:
@@ -112,8 +123,11 @@ class Presences:
         """Close a session that a newer connection at another gateway has replaced."""
         session = self._agents.get((event.tenant_id, event.agent_id))
         if session is not None and session.connection.connection_id == event.connection_id:
+            self._count_time(session)
             del self._agents[event.tenant_id, event.agent_id]
             session.end(CloseCode.REPLACED, "replaced by a newer connection")
+        else:
+            self._replaced_early[event.connection_id] = self._clock.monotonic()
 
     def alive(self, session: AgentSession) -> None:
         """Note a heartbeat."""
@@ -126,18 +140,20 @@ class Presences:
 
     def closed(self, session: AgentSession, code: int) -> None:
         """Handle the end of a session's socket."""
-        self._count_time(session, self._clock.monotonic())
+        self._count_time(session)
         if self._agents.get((session.tenant_id, session.agent_id)) is not session:
             # A newer connection has taken its place.
             return
         if code in _GOODBYES or code in _FINAL_CLOSES or session.status == "offline":
-            self._spawn(self._end(session, "closed"))
+            self._background.spawn(self._end(session, "closed"))
         elif code != CloseCode.RESTART:
             self._announce(session, "suspect", "connection lost")
         # At a restart the agent comes back elsewhere within moments: what it leaves is swept if it does not.
 
     def reannounce(self) -> None:
         """Announce every agent again: the bus was away and changes may have been lost."""
+        for _, presence in list(self._gone.values()):
+            self._publish(presence)
         for session in self._agents.values():
             self._announce(session, session.status, "bus is back", always=True)
 
@@ -158,84 +174,77 @@ class Presences:
         """Look once at every agent: ping it, doubt it, give it up."""
         now = self._clock.monotonic()
         for session in list(self._agents.values()):
-            silent = now - session.last_life
             if session.ended:
-                if silent > self._heartbeat_timeout and not self._draining:
-                    self._spawn(self._end(session, "did not come back"))
-                continue
-            self._count_time(session, now)
-            self._check_ping(session, now)
-            if silent > self._heartbeat_timeout:
-                self._spawn(self._end(session, "heartbeat timeout"))
-                session.end(CloseCode.HEARTBEAT_TIMEOUT, "no heartbeat")
-            elif silent > self._heartbeat_timeout / 2 and session.status == "online":
-                self._announce(session, "suspect", "heartbeat late")
+                if now - session.last_life > self._heartbeat_timeout and not self._draining:
+                    self._background.spawn(self._end(session, "did not come back"))
+            else:
+                self._look_at(session, now)
+        for connection_id, at in list(self._replaced_early.items()):
+            if now - at < REMEMBERED_SECONDS:
+                break
+            del self._replaced_early[connection_id]
+        for key, (at, _) in list(self._gone.items()) if self._bus.is_connected else ():
+            if now - at < REMEMBERED_SECONDS:
+                break
+            del self._gone[key]
 
-    async def keep_lease(self) -> None:
-        """Renew this process's lease until cancelled."""
-        while True:
-            try:
-                await self._store.renew_lease()
-                if self._renewing_since is None:
-                    self._renewing_since = self._clock.monotonic()
-            except ServiceError as error:
-                # While the store is away nobody's lease is renewed: no lease says anything then.
-                self._renewing_since = None
-                logger.warning("lease_not_renewed", extra={"code": error.code})
-            await asyncio.sleep(self._lease_timeout / LEASE_RENEWALS)
+    async def still_holds(self, session: AgentSession) -> bool:
+        """Check in the store that a session is its agent's newest, and end one that is not.
 
-    async def sweep_forever(self) -> None:
-        """Look for dead processes until cancelled."""
-        while True:
-            await asyncio.sleep(self._sweep_interval)
-            try:
-                await self.sweep()
-            except ServiceError as error:
-                logger.warning("sweep_failed", extra={"code": error.code})
-            except Exception:
-                logger.exception("sweep_failed")
+        Raises: ServiceError.
+        """
+        holder = await self._store.holder(session.tenant_id, session.agent_id)
+        if holder == Holder(self._process_id, session.connection.connection_id):
+            return True
+        if holder is None:
+            session.end(CloseCode.RESTART, "this connection was taken for dead, come back")
+        else:
+            session.end(CloseCode.REPLACED, "replaced by a newer connection")
+        return False
 
-    async def sweep(self) -> None:
-        """Take over what dead processes left, once."""
-        since = self._renewing_since
-        if (
-            since is None
-            or self._clock.monotonic() - since < self._lease_timeout
-            or not self._bus.is_connected
-        ):
-            return
-        now = self._clock.now()
-        for server, renewed_at in (await self._store.leases()).items():
-            if server == self._process_id or now - renewed_at < self._lease_timeout:
-                continue
-            async for orphan in self._store.orphans_of(server):
-                await self._bury(orphan)
-            await self._store.drop_lease(server)
-            logger.info("dead_gateway_swept", extra={"process_id": server})
-
-    async def close(self) -> None:
-        """Wait for what was begun in the background."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-
-    async def _bury(self, orphan: Orphan) -> None:
+    async def bury(self, orphan: Orphan) -> None:
+        """Release and announce an agent's connection whose process is gone, unless it has come back."""
         if not await self._store.release(
             orphan.tenant_id, orphan.agent_id, orphan.connection_id, orphan.counted
         ):
             return
         metrics.SWEPT.inc()
-        self._publish(
-            Presence(
-                tenant_id=orphan.tenant_id,
-                agent_id=orphan.agent_id,
-                status="offline",
-                version=orphan.generation * VERSIONS_PER_GENERATION + FINAL_STEP,
-                at=rfc3339(self._clock.now()),
-                connection_id=orphan.connection_id,
-                server_id=self._server_id,
-                reason="its gateway ended",
-            )
+        presence = Presence(
+            tenant_id=orphan.tenant_id,
+            agent_id=orphan.agent_id,
+            status="offline",
+            version=orphan.generation * VERSIONS_PER_GENERATION + FINAL_STEP,
+            at=rfc3339(self._clock.now()),
+            connection_id=orphan.connection_id,
+            server_id=self._server_id,
+            reason="its gateway ended",
         )
+        self._gone[orphan.tenant_id, orphan.agent_id] = (self._clock.monotonic(), presence)
+        self._publish(presence)
+
+    async def release_late(self) -> None:
+        """Release what could not be released when it ended. Raises: ServiceError."""
+        for key, counted in list(self._unreleased.items()):
+            await self._store.release(*key, counted)
+            del self._unreleased[key]
+
+    def reclaim(self) -> None:
+        """Look in the background which sessions others have given up meanwhile."""
+        self._background.spawn(self._reclaim())
+
+    async def close(self) -> None:
+        """Wait for what was begun in the background."""
+        await self._background.wait()
+
+    async def _reclaim(self) -> None:
+        sessions = self.sessions()
+        while sessions and not self._draining:
+            try:
+                if not sessions[-1].ended:
+                    await self.still_holds(sessions[-1])
+                sessions.pop()
+            except ServiceError:
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def _end(self, session: AgentSession, reason: str) -> None:
         """Forget an agent's session, release its record, and announce that it is offline."""
@@ -248,11 +257,31 @@ class Presences:
                 session.tenant_id, session.agent_id, session.connection.connection_id, session.counted
             )
         except ServiceError:
-            # The record stays until this process's lease ends; the agent is gone all the same.
+            # The agent is gone all the same; should it be elsewhere by now, that has a higher version.
             logger.warning("connection_not_released", extra={"tenant_id": session.tenant_id})
+            self._unreleased[(*key, session.connection.connection_id)] = session.counted
             mine = True
-        if mine and session.status != "offline":
+        # By now the agent may be back, and be taken for offline by those that watch it.
+        if mine and key not in self._agents:
             self._announce(session, "offline", reason)
+
+    def _look_at(self, session: AgentSession, now: float) -> None:
+        if now - session.counted_until > COUNT_SECONDS:
+            self._count_time(session)
+        if session.connection.reading_paused:
+            # It is this process that does not listen now.
+            session.last_life = now
+            return
+        self._check_ping(session, now)
+        silent = now - session.last_life
+        if silent > self._heartbeat_timeout:
+            self._background.spawn(self._end(session, "heartbeat timeout"))
+            session.end(CloseCode.HEARTBEAT_TIMEOUT, "no heartbeat")
+        elif silent > self._heartbeat_timeout / 2:
+            if session.status == "online":
+                self._announce(session, "suspect", "heartbeat late")
+        elif session.status == "suspect":
+            self._announce(session, "online", "alive")
 
     def _check_ping(self, session: AgentSession, now: float) -> None:
         connection = session.connection
@@ -262,7 +291,16 @@ class Presences:
         elif now - connection.pinged_at > self._ping_interval:
             connection.ping(now)
 
-    def _count_time(self, session: AgentSession, now: float) -> None:
+    def _settle(self) -> None:
+        """At the end of an hour, count everyone's time in it."""
+        hour = self._clock.now() // HOUR_SECONDS
+        if hour != self._hour:
+            self._hour = hour
+            for session in self.sessions():
+                self._count_time(session)
+
+    def _count_time(self, session: AgentSession) -> None:
+        now = self._clock.monotonic()
         tally = self._counter.tally(self._clock.now(), session.tenant_id, session.agent_id)
         tally.connection_seconds += now - session.counted_until
         session.counted_until = now
@@ -273,21 +311,23 @@ class Presences:
         if status == session.status and reason not in ("connected", "stated") and not always:
             return
         session.status = status
-        self._publish(
-            Presence(
-                tenant_id=session.tenant_id,
-                agent_id=session.agent_id,
-                status=status,
-                version=session.next_version(),
-                at=rfc3339(self._clock.now()),
-                connection_id=session.connection.connection_id,
-                server_id=self._server_id,
-                reason=reason,
-                detail=session.detail,
-                capabilities=session.capabilities,
-                metadata=session.metadata,
-            )
+        presence = Presence(
+            tenant_id=session.tenant_id,
+            agent_id=session.agent_id,
+            status=status,
+            version=session.next_version(),
+            at=rfc3339(self._clock.now()),
+            connection_id=session.connection.connection_id,
+            server_id=self._server_id,
+            reason=reason,
+            detail=session.detail,
+            capabilities=session.capabilities,
+            metadata=session.metadata,
         )
+        key = (session.tenant_id, session.agent_id)
+        if key not in self._agents:
+            self._gone[key] = (self._clock.monotonic(), presence)
+        self._publish(presence)
 
     def _publish(self, presence: Presence) -> None:
         try:
@@ -304,8 +344,3 @@ class Presences:
         except ServiceError:
             # `reannounce` makes up for it when the bus is back.
             logger.warning("presence_not_announced", extra={"tenant_id": presence.tenant_id})
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -3,6 +3,9 @@
 Most commands are answered at once. One that has to wait (for registry, for NATS) makes those behind it wait
 too, so that the order a client sees is the order it asked in; what piles up meanwhile is bounded by no longer
 reading from the socket.
+
+A client may publish and leave at once: what it sent before it left is still done, unless this server refused
+to go on with it.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from artcafe_common.clock import Clock
 from artcafe_common.errors import CloseCode, ErrorCode, ServiceError
 from artcafe_common.quota import TokenBucket
 from artcafe_gateway import metrics
+from artcafe_gateway.background import Background
 from artcafe_gateway.connection import Connection
 from artcafe_gateway.frames import CommandId, error_event, undecodable
 
@@ -35,25 +39,42 @@ class Session:
 
     kind = "session"
 
-    def __init__(self, connection: Connection, tenant_id: str, clock: Clock) -> None:
+    def __init__(self, connection: Connection, tenant_id: str, clock: Clock, background: Background) -> None:
         self.connection = connection
         self.tenant_id = tenant_id
         self.clock = clock
         self.ended = False
         self.last_life = clock.monotonic()
         self._commands = TokenBucket(COMMANDS_PER_SECOND, COMMANDS_BURST, self.last_life)
+        self._background = background
         self._backlog: deque[bytes] = deque()
         self._work: asyncio.Task[None] | None = None
 
     def handle(self, payload: bytes) -> Work | None:
         """Do what one frame says; returns the work where it must wait for something.
 
+        Of a connection that is closing only a publish that `takes_publish` allows.
+
         Raises: ServiceError, msgspec.DecodeError.
         """
         raise NotImplementedError
 
+    def begin(self, work: Work) -> None:
+        """Do something before the client's next command."""
+        self._work = self._background.spawn(work)
+        self._work.add_done_callback(self._worked)
+
+    def takes_publish(self, answered: bool) -> bool:
+        """Tell whether a publish is accepted, where the connection is closing too.
+
+        At a restart not one that an answer was asked for (`answered`): the client will try again.
+        """
+        end = self.connection.end
+        return end is None or end == "client" or (end == "restart" and not answered)
+
     def on_text(self, payload: bytes) -> None:
         """Handle one text message, after those before it."""
+        self.last_life = self.clock.monotonic()
         if self._work is not None:
             self._backlog.append(payload)
             if len(self._backlog) >= BACKLOG_PAUSE:
@@ -68,9 +89,6 @@ class Session:
     def on_closed(self, code: int) -> None:
         """Clean up after the socket has ended; subclasses extend it."""
         self.ended = True
-        self._backlog.clear()
-        if self._work is not None:
-            self._work.cancel()
 
     def refuse(self, error: ServiceError, id: CommandId = None) -> None:
         """Tell the client that a command failed."""
@@ -113,17 +131,10 @@ class Session:
             self.refuse(ServiceError(ErrorCode.INTERNAL, "internal error"))
             return
         if work is not None:
-            self._work = asyncio.get_running_loop().create_task(self._wait(work))
+            self.begin(work)
 
-    async def _wait(self, work: Work) -> None:
-        try:
-            await work
-        finally:
-            self._work = None
-            if not self.ended:
-                self._catch_up()
-
-    def _catch_up(self) -> None:
+    def _worked(self, work: asyncio.Task[None]) -> None:
+        self._work = None
         while self._backlog and self._work is None:
             self._run(self._backlog.popleft())
         if len(self._backlog) < BACKLOG_PAUSE // 2:

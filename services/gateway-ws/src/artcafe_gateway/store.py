@@ -110,7 +110,8 @@ class ConnectionStore:
                 await _pause(attempt)
                 continue
             except TransactionFailed as error:
-                if 1 in error.failed:
+                # Where the record changed as well, its agent may be counted by now: look again.
+                if error.failed == [1]:
                     raise await self._over_limit(tenant_id, limit, plan) from None
                 await _pause(attempt)
                 continue
@@ -152,10 +153,10 @@ class ConnectionStore:
             return True
         raise unavailable("the connection store")
 
-    async def holds(self, tenant_id: str, agent_id: str, connection_id: str) -> bool:
-        """Tell whether a connection is still its agent's newest."""
+    async def holder(self, tenant_id: str, agent_id: str) -> Holder | None:
+        """Return who holds an agent now, None where nobody does."""
         item = await self._table.get(_agent_key(tenant_id, agent_id))
-        return item is None or item["connection_id"] == connection_id
+        return Holder(item["server"], item["connection_id"]) if item and "server" in item else None
 
     async def forget_agent(self, tenant_id: str, agent_id: str) -> None:
         """Remove the record of an agent that was deleted, once no connection holds it."""

@@ -29,5 +29,7 @@ def pong_frame(payload: bytes) -> bytes:
 
 def close_frame(code: int, reason: str) -> bytes:
     """Return a close; a reason that is too long for a control frame is cut."""
-    body = struct.pack("!H", code) + reason.encode()[: _CONTROL_PAYLOAD_MAX - 2]
+    # Cut between characters: half of one would not be UTF-8.
+    text = reason.encode()[: _CONTROL_PAYLOAD_MAX - 2].decode(errors="ignore").encode()
+    body = struct.pack("!H", code) + text
     return b"\x88%c%b" % (len(body), body)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
 
 from artcafe_common import __version__
 from artcafe_common.bus import Bus
@@ -31,12 +35,16 @@ from artcafe_gateway.store import CONNECTIONS, ConnectionStore
 logger = logging.getLogger(__name__)
 
 USAGE_FLUSH_SECONDS = 3.0
+FINISH_SECONDS = 5.0
+# Files of a process beside its sockets.
+OTHER_FILES = 256
 STREAMS_RETRY_SECONDS = 1.0
 
 
 async def run_worker(config: GatewayConfig, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain."""
     clock = SystemClock()
+    _allow_files(config.max_connections + OTHER_FILES)
     # New at every start: what an earlier process of the same name left behind is not this one's.
     process_id = f"{config.server_id}-{new_ulid()}"
     bus = await Bus.open(
@@ -96,39 +104,71 @@ async def _serve(
         app = create_gateway_app(bus, readiness)
         async with (
             serve(bus, health_endpoint("gateway"), health, queue="gateway"),
-            listen(bus, REVOKED, gateway.on_revoked),
-            listen(bus, CHANGED, gateway.on_changed),
+            listen(bus, REVOKED, gateway.upkeep.on_revoked),
+            listen(bus, CHANGED, gateway.upkeep.on_changed),
             listen(bus, REPLACED, gateway.on_replaced, subject=REPLACED.subject(server_id=process_id)),
         ):
-            background = [
-                asyncio.create_task(work)
-                for work in (
-                    _ensure_streams(bus),
-                    reporter.run(),
-                    gateway.presences.run(),
-                    gateway.presences.keep_lease(),
-                    gateway.presences.sweep_forever(),
-                    gateway.previews.run(),
-                    gateway.watch_dashboards(),
-                    _gauges(gateway),
-                )
+            work = [
+                serve_http(app.asgi, http_socket, http_stop),
+                reporter.run(),
+                _ensure_streams(bus),
+                gateway.presences.run(),
+                gateway.lease.keep(),
+                gateway.lease.sweep_forever(),
+                gateway.previews.run(),
+                gateway.watch_dashboards(),
+                _gauges(gateway),
             ]
-            http = asyncio.create_task(serve_http(app.asgi, http_socket, http_stop))
-            _tune_garbage_collection()
-            await gateway.listener.start(ws_socket)
-            logger.info("gateway_ready", extra={"process_id": process_id})
-            waiting = asyncio.create_task(stop.wait())
-            await asyncio.wait([waiting, http], return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-            readiness.drain()
-            await gateway.drain()
-            await gateway.close()
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
-            await reporter.finish(USAGE_FLUSH_SECONDS)
-            http_stop.set()
-            await http
+            async with _running(work, stop) as (http, reporting, *_):
+                _tune_garbage_collection()
+                await gateway.listener.start(ws_socket)
+                logger.info("gateway_ready", extra={"process_id": process_id})
+                await stop.wait()
+                readiness.drain()
+                await gateway.drain()
+                try:
+                    async with asyncio.timeout(FINISH_SECONDS):
+                        await gateway.close()
+                except TimeoutError:
+                    logger.warning("gateway_closed_unfinished")
+                # What was counted goes first: who stops this process may not wait for ever.
+                reporting.cancel()
+                await asyncio.wait([reporting])
+                await reporter.finish(USAGE_FLUSH_SECONDS)
+                http_stop.set()
+                await asyncio.wait([http])
+
+
+@asynccontextmanager
+async def _running(
+    work: list[Coroutine[Any, Any, None]], stop: asyncio.Event
+) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Run what a process does all the time; it stops if one of these fails rather than go on without it."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.critical("gateway_failed", exc_info=error)
+            stop.set()
+
+    tasks = [asyncio.create_task(each) for each in work]
+    for task in tasks:
+        task.add_done_callback(ended)
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+def _allow_files(wanted: int) -> None:
+    """Raise the limit of open files as far as this process may: each socket is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < wanted:
+            logger.warning("few_open_files", extra={"limit": soft, "wanted": wanted})
 
 
 async def _ensure_streams(bus: Bus) -> None:
