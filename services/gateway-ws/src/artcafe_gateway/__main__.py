@@ -7,15 +7,17 @@ import os
 
 from artcafe_common.service import parser_for, run_service
 from artcafe_gateway.config import PREFIX, GatewayConfig
-from artcafe_gateway.supervisor import WORKER_VARIABLE, supervise
+from artcafe_gateway.supervisor import WORKER_VARIABLE, stop_with_supervisor, supervise
 from artcafe_gateway.worker import run_worker
 
 
 async def _main(config: GatewayConfig, stop: asyncio.Event) -> None:
-    if config.workers > 1 and WORKER_VARIABLE not in os.environ:
+    if WORKER_VARIABLE in os.environ:
+        stop_with_supervisor(stop)
+    elif config.workers > 1:
         await supervise(config.workers, config.server_id, stop)
-    else:
-        await run_worker(config, stop)
+        return
+    await run_worker(config, stop)
 
 
 def main() -> None:

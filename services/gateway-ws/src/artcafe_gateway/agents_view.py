@@ -16,15 +16,21 @@ from artcafe_common.contracts.registry import LIST_AGENT_STATUS, ListAgentStatus
 from artcafe_common.rpc import call
 from artcafe_gateway.connection import Connection
 from artcafe_gateway.frames import event
+from artcafe_gateway.tap import close_tap, open_tap
 
 logger = logging.getLogger(__name__)
+
+# How often it is looked whether a dashboard has read what it was sent, and how long it may take to.
+PAUSE_SECONDS = 0.05
+PATIENCE_SECONDS = 60.0
 
 _decoder = msgspec.json.Decoder(Presence)
 
 
 class _View:
     def __init__(self) -> None:
-        self.watchers: set[Connection] = set()
+        # To each, while its snapshot is being sent, the agents that have changed since it was begun.
+        self.watchers: dict[Connection, set[str] | None] = {}
         self.nats: NatsSubscription | None = None
 
 
@@ -43,16 +49,19 @@ class AgentsView:
             if view is None:
                 view = _View()
                 subject = PRESENCE.subject(tenant_id=tenant_id, agent_id="*")
-                view.nats = await self._bus.subscribe_direct(subject, self._handler(view))
+                view.nats = await open_tap(self._bus, subject, self._handler(view))
                 self._views[tenant_id] = view
-                await self._bus.flush()
-            # Changes may come before the snapshot is complete: later ones are right, each carries its time.
+            changed: set[str] = set()
             if not connection.closing:
-                view.watchers.add(connection)
+                view.watchers[connection] = changed
         if connection.closing:
             await self.leave(tenant_id, connection)
             return
-        await self._snapshot(tenant_id, connection)
+        try:
+            await self._snapshot(tenant_id, connection, changed)
+        finally:
+            if connection in view.watchers:
+                view.watchers[connection] = None
 
     async def leave(self, tenant_id: str, connection: Connection) -> None:
         """Send nothing more to a connection; the last one of a tenant ends its subscription."""
@@ -60,19 +69,22 @@ class AgentsView:
             view = self._views.get(tenant_id)
             if view is None:
                 return
-            view.watchers.discard(connection)
+            view.watchers.pop(connection, None)
             if not view.watchers:
                 del self._views[tenant_id]
                 if view.nats is not None:
-                    await self._bus.unsubscribe_direct(view.nats)
+                    await close_tap(self._bus, view.nats)
 
-    async def _snapshot(self, tenant_id: str, connection: Connection) -> None:
+    async def _snapshot(self, tenant_id: str, connection: Connection, changed: set[str]) -> None:
         next_token: str | None = None
         while True:
             request = ListAgentStatus(tenant_id=tenant_id, next_token=next_token)
             page = await call(self._bus, LIST_AGENT_STATUS, request)
             for agent in page.agents:
-                connection.send(event("agent_status", snapshot=True, **msgspec.to_builtins(agent)))
+                # Of a change that came meanwhile the page may not know yet.
+                if agent.agent_id not in changed:
+                    connection.send(event("agent_status", snapshot=True, **msgspec.to_builtins(agent)))
+            await _drained(connection)
             next_token = page.next_token
             if next_token is None or connection.closing:
                 break
@@ -95,7 +107,17 @@ class AgentsView:
             if presence.metadata is not None:
                 fields["metadata"] = presence.metadata
             text = event("agent_status", **fields)
-            for connection in view.watchers:
+            for connection, changed in view.watchers.items():
+                if changed is not None:
+                    changed.add(presence.agent_id)
                 connection.send(text)
 
         return on_presence
+
+
+async def _drained(connection: Connection) -> None:
+    """Wait for a dashboard that reads slowly: a tenant's agents may be more than fits its outbox."""
+    waited = 0.0
+    while connection.blocked and not connection.closing and waited < PATIENCE_SECONDS:
+        await asyncio.sleep(PAUSE_SECONDS)
+        waited += PAUSE_SECONDS

@@ -79,6 +79,7 @@ class DashboardSession(Session):
         self._directory = directory
         self._fanout = fanout
         self._previews = previews
+        self._preview_bucket = previews.bucket()
         self._agents = agents
         self._counter = counter
         self._on_end = on_end
@@ -214,7 +215,9 @@ class DashboardSession(Session):
         self.scope.require(Permission.MESSAGES_READ)
         named = [*(command.patterns or []), *([command.pattern] if command.pattern else [])] or [">"]
         patterns = tuple(pattern_named(_relative(name), self.tenant_id) for name in named)
-        rate = await self._previews.watch(self.tenant_id, self.connection, patterns, command.max_rate)
+        rate = await self._previews.watch(
+            self.tenant_id, self.connection, patterns, command.max_rate, self._preview_bucket
+        )
         logger.info(
             "preview_watched",
             extra={

@@ -22,8 +22,10 @@ from artcafe_gateway import metrics
 from artcafe_gateway.connection import Connection
 from artcafe_gateway.fanout import data_size
 from artcafe_gateway.frames import event
+from artcafe_gateway.tap import close_tap, open_tap
 
 NOTICE_SECONDS = 1.0
+ROUTES_MAX = 10_000
 
 
 class Viewer:
@@ -40,7 +42,23 @@ class Viewer:
 class _Tap:
     def __init__(self) -> None:
         self.viewers: dict[Connection, Viewer] = {}
+        # Subject -> the channel, and who watches it; found out once for each subject.
+        self.routes: dict[bytes, tuple[str, tuple[Viewer, ...]]] = {}
         self.nats: NatsSubscription | None = None
+
+    def route(self, subject: bytes) -> tuple[str, tuple[Viewer, ...]]:
+        known = self.routes.get(subject)
+        if known is None:
+            if len(self.routes) >= ROUTES_MAX:
+                self.routes.clear()
+            _, channel_id = channel_of(subject.decode())
+            viewers = tuple(
+                viewer
+                for viewer in self.viewers.values()
+                if any(pattern_matches(pattern, channel_id) for pattern in viewer.patterns)
+            )
+            known = self.routes[subject] = (channel_id, viewers)
+        return known
 
 
 class Previews:
@@ -55,21 +73,36 @@ class Previews:
         self._taps: dict[str, _Tap] = {}
         self._lock = asyncio.Lock()
 
+    def bucket(self) -> TokenBucket:
+        """Return the limit of one dashboard; it lasts as long as its session, whatever it asks for."""
+        return TokenBucket(self._rate, self._burst, self._clock.monotonic())
+
     async def watch(
-        self, tenant_id: str, connection: Connection, patterns: tuple[str, ...], max_rate: float | None
+        self,
+        tenant_id: str,
+        connection: Connection,
+        patterns: tuple[str, ...],
+        max_rate: float | None,
+        bucket: TokenBucket,
     ) -> float:
-        """Show a tenant's traffic on a connection, or change what is shown; returns the rate that holds."""
-        rate = min(max_rate or self._rate, self._rate)
-        bucket = TokenBucket(rate, min(self._burst, max(1.0, rate * 2)), self._clock.monotonic())
+        """Show a tenant's traffic on a connection, or change what is shown; returns the rate that holds.
+
+        Raises: ServiceError ``unavailable``.
+        """
+        rate = bucket.rate = min(max_rate or self._rate, self._rate)
+        bucket.burst = min(self._burst, max(1.0, rate * 2))
+        old = self._viewer(tenant_id, connection)
         async with self._lock:
             tap = self._taps.get(tenant_id)
             if tap is None:
                 tap = _Tap()
-                tap.nats = await self._bus.subscribe_direct(tenant_tap(tenant_id), self._handler(tap))
+                tap.nats = await open_tap(self._bus, tenant_tap(tenant_id), self._handler(tap))
                 self._taps[tenant_id] = tap
-                await self._bus.flush()
             if not connection.closing:
-                tap.viewers[connection] = Viewer(connection, patterns, bucket)
+                viewer = tap.viewers[connection] = Viewer(connection, patterns, bucket)
+                if old is not None:
+                    viewer.dropped, viewer.dropped_since = old.dropped, old.dropped_since
+                tap.routes.clear()
                 return rate
         # The dashboard has gone meanwhile.
         await self.leave(tenant_id, connection)
@@ -81,11 +114,14 @@ class Previews:
             tap = self._taps.get(tenant_id)
             if tap is None:
                 return
-            tap.viewers.pop(connection, None)
+            viewer = tap.viewers.pop(connection, None)
+            if viewer is not None:
+                self._tell(viewer)
+            tap.routes.clear()
             if not tap.viewers:
                 del self._taps[tenant_id]
                 if tap.nats is not None:
-                    await self._bus.unsubscribe_direct(tap.nats)
+                    await close_tap(self._bus, tap.nats)
 
     async def run(self) -> None:
         """Tell viewers what was left out, once a second, until cancelled."""
@@ -95,31 +131,29 @@ class Previews:
 
     def tell_dropped(self) -> None:
         """Tell every viewer what was left out since it was last told."""
-        now = self._clock.monotonic()
         for tap in self._taps.values():
             for viewer in tap.viewers.values():
-                # A dashboard that does not read is told when it reads again.
-                if viewer.dropped and not viewer.connection.blocked:
-                    window = round((now - viewer.dropped_since) * 1000)
-                    viewer.connection.send(
-                        event(
-                            "topic_preview_dropped",
-                            count=viewer.dropped,
-                            reason="rate_limit",
-                            window_ms=window,
-                        )
-                    )
-                    viewer.dropped = 0
+                self._tell(viewer)
+
+    def _tell(self, viewer: Viewer) -> None:
+        # A dashboard that does not read is told when it reads again.
+        if viewer.dropped and not viewer.connection.blocked:
+            window = round((self._clock.monotonic() - viewer.dropped_since) * 1000)
+            viewer.connection.send(
+                event("topic_preview_dropped", count=viewer.dropped, reason="rate_limit", window_ms=window)
+            )
+            viewer.dropped = 0
+
+    def _viewer(self, tenant_id: str, connection: Connection) -> Viewer | None:
+        tap = self._taps.get(tenant_id)
+        return tap.viewers.get(connection) if tap is not None else None
 
     def _handler(self, tap: _Tap) -> Callable[[bytes, bytes], None]:
         def on_message(subject: bytes, frame: bytes) -> None:
+            channel_id, viewers = tap.route(subject)
             now = self._clock.monotonic()
             text: bytes | None = None
-            name = subject.decode()
-            _, channel_id = channel_of(name)
-            for viewer in tap.viewers.values():
-                if not any(pattern_matches(pattern, channel_id) for pattern in viewer.patterns):
-                    continue
+            for viewer in viewers:
                 if viewer.connection.blocked or not viewer.bucket.take(now):
                     if not viewer.dropped:
                         viewer.dropped_since = now
@@ -127,7 +161,7 @@ class Previews:
                     metrics.PREVIEW_DROPPED.inc()
                     continue
                 if text is None:
-                    text = self._render(name, channel_id, frame)
+                    text = self._render(subject.decode(), channel_id, frame)
                 viewer.connection.send(text)
 
         return on_message
