@@ -207,7 +207,8 @@ def undecodable(payload: bytes, problem: Exception) -> tuple[ServiceError, Comma
         envelope = _envelope_decoder.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return invalid("not a JSON object"), None
-    command_id = envelope.id if isinstance(envelope.id, str | int) else None
+    usable = isinstance(envelope.id, str | int) and not isinstance(envelope.id, bool)
+    command_id = envelope.id if usable else None
     if not isinstance(envelope.type, str):
         return invalid("a frame needs a type"), command_id
     if "$.type" in str(problem):

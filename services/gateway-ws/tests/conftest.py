@@ -1,0 +1,25 @@
+"""Fixtures of the gateway's unit tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+# The tests are no package: what they share is found beside them.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from gateway_fakes import FakeBus, FakeClock
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Give a clock that stands still until it is moved."""
+    return FakeClock()
+
+
+@pytest.fixture
+async def bus() -> FakeBus:
+    """Give a NATS in memory."""
+    return FakeBus()
