@@ -47,6 +47,7 @@ from artcafe_common.streams import USAGE, ensure_stream
 from artcafe_devstack.ports import free_port
 from artcafe_devstack.servers import RunningServer, nats_server, valkey_server
 from artcafe_metering.batches import Batch, read_batch
+from artcafe_metering.counters import ValkeyCounters
 from artcafe_metering.intake import Intake
 from artcafe_metering.keys import FIGURES
 from artcafe_metering.ledger import Ledger
@@ -161,6 +162,14 @@ async def ledger_of(valkey: RunningServer) -> AsyncIterator[Callable[..., Ledger
     yield make
     for client in clients:
         await client.close()
+
+
+@pytest.fixture
+async def counters(valkey: RunningServer) -> AsyncIterator[ValkeyCounters]:
+    """Read the counters as the service does."""
+    client = Valkey(valkey.url, 1)
+    yield ValkeyCounters(client)
+    await client.close()
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ import pytest
 
 from artcafe_common.contracts.metering import UsageRow
 from artcafe_common.errors import ErrorCode, ServiceError
-from artcafe_metering import durability, keys, ledger
+from artcafe_metering import commands, durability, keys
 from artcafe_metering.batches import Batch
+from artcafe_metering.figures import Figures
 from artcafe_metering.ledger import Ledger
 from artcafe_metering.valkey import WriteSession
 
@@ -112,7 +113,7 @@ async def test_a_hole_far_behind_is_given_up_and_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A batch that never comes does not let the windows grow for ever, and is told of in the log."""
-    monkeypatch.setattr(ledger, "WINDOW_BATCHES", 4096)
+    monkeypatch.setattr(commands, "WINDOW_BATCHES", 4096)
     books = ledger_of()
     for first in range(2, 10_002, 250):
         await books.apply([batch_of("s1", seq) for seq in range(first, first + 250)])
@@ -135,7 +136,9 @@ async def test_a_sequence_that_jumps_far_ahead_allocates_no_huge_window(
     assert await store.redis.strlen(keys.applied_key("t1", "s1")) < 200_000
 
 
-async def test_every_figure_lands_where_it_belongs(ledger_of: Any, store: Any, batch_of: Any) -> None:
+async def test_every_figure_lands_where_it_belongs(
+    ledger_of: Any, counters: Any, store: Any, batch_of: Any
+) -> None:
     """Totals, agents, channels and active sets of hour, day and month hold what the rows say."""
     at = datetime.now(UTC).replace(minute=59, second=59, microsecond=900_000) - timedelta(hours=1)
     rows = (
@@ -158,20 +161,15 @@ async def test_every_figure_lands_where_it_belongs(ledger_of: Any, store: Any, b
     for key in (hour, day, keys.month_key("t1", at.date())):
         assert await store.figures(key) == total
     for key in (hour, day):
-        assert await store.figures(f"{key}:agent") == {
-            "a1|messages": 2,
-            "a1|bytes_in": 20,
-            "a1|deliveries": 3,
-            "a1|bytes_out": 30,
-            "user:x|y|messages": 1,
-            "user:x|y|bytes_in": 5,
-            "a2|connection_ms": 1234,
+        by_agent, by_channel = [(await counters.broken_down([key], by))[0] for by in ("agent", "channel")]
+        assert by_agent == {
+            "a1": Figures(messages=2, bytes_in=20, deliveries=3, bytes_out=30),
+            "user:x|y": Figures(messages=1, bytes_in=5),
+            "a2": Figures(connection_ms=1234),
         }
-        assert await store.figures(f"{key}:channel") == {
-            "c.1|messages": 3,
-            "c.1|bytes_in": 25,
-            "c.2|deliveries": 3,
-            "c.2|bytes_out": 30,
+        assert by_channel == {
+            "c.1": Figures(messages=3, bytes_in=25),
+            "c.2": Figures(deliveries=3, bytes_out=30),
         }
     for name in (
         keys.active_day_key("t1", at.date(), "agent"),
@@ -179,6 +177,23 @@ async def test_every_figure_lands_where_it_belongs(ledger_of: Any, store: Any, b
     ):
         assert await store.redis.smembers(name) == {"a1", "a2"}
     assert await store.redis.smembers(keys.active_day_key("t1", at.date(), "channel")) == {"c.1", "c.2"}
+
+
+async def test_thousands_of_ids_in_one_batch_add_up_exactly(
+    ledger_of: Any, counters: Any, store: Any, batch_of: Any
+) -> None:
+    """More agents than fit into one command are summed over batches, as whole numbers up to 2^52."""
+    rows = [UsageRow("t1", f"a{n}", f"c{n % 7}", messages=n, bytes_in=2**39 + n) for n in range(5000)]
+    books = ledger_of()
+    for seq in range(1, 4):
+        await books.apply([batch_of("s1", seq, *rows)])
+    day = batch_of("s1", 1).hour.date()
+    (by_agent,) = await counters.broken_down([keys.day_key("t1", day)], "agent")
+    assert by_agent == {f"a{n}": Figures(messages=3 * n, bytes_in=3 * (2**39 + n)) for n in range(5000)}
+    (by_channel,) = await counters.broken_down([keys.day_key("t1", day)], "channel")
+    assert sum(figures.bytes_in for figures in by_channel.values()) == 3 * sum(row.bytes_in for row in rows)
+    assert await counters.active([keys.active_month_key("t1", day, "agent")]) == [5000]
+    assert await store.keys_without_expiry() == []
 
 
 async def test_a_late_batch_lands_in_its_own_hour_day_and_month(

@@ -7,46 +7,100 @@
 -- up to which all were applied for all tenants, so a batch at or below it has been applied here, or had
 -- nothing for this tenant.
 --
+-- A script that fails in the middle is not undone. So everything is read first, and what is written after
+-- that cannot fail.
+--
 -- KEYS: 1 window; hour, day, month; 5 hour by agent, by channel; 7 day by agent, by channel;
 --       9 day's agents, channels; 11 month's agents, channels
--- ARGV: seq, floor, lifetime of the window (ms), expiry of hour, day, month (epoch s), MessagePack of
---       {totals, by agent, by channel, agent ids, channel ids}
+-- ARGV: seq, floor, lifetime of the window (ms), expiry of hour, day, month (epoch s); 7 MessagePack of
+--       {totals, agent ids, channel ids}, totals as field, increment, ...; 8 figures of the agents, of the
+--       channels: six doubles for each id, which is also how they are stored
 local HEADER, CUT, CHUNK = 16, 2048, 1000
-local HASH, SET = 'hash', 'set'
+local FIGURES, SIZE = '<dddddd', 48
+local PERSON = 'user:'
 local window = KEYS[1]
 local seq, floor = tonumber(ARGV[1]), tonumber(ARGV[2])
 local base = tonumber(redis.call('GETRANGE', window, 0, HEADER - 1))
 
-if base and (seq <= floor or seq < base) then
-  -- Written even so: WAITAOF waits for the client's last write, and this one comes after the one that
-  -- counted.
-  redis.call('PEXPIRE', window, ARGV[3])
+if seq <= floor then
+  return 0
+end
+if base and (seq < base or redis.call('GETBIT', window, HEADER * 8 + seq - base) == 1) then
   return 0
 end
 
--- A script that fails in the middle is not undone, so whatever could fail is tried before the first write.
-local added = cmsgpack.unpack(ARGV[7])
-local totals, agents, channels, agent_ids, channel_ids = added[1], added[2], added[3], added[4], added[5]
-local parts = {
-  {KEYS[2], HASH, totals, ARGV[4]},
-  {KEYS[3], HASH, totals, ARGV[5]},
-  {KEYS[4], HASH, totals, ARGV[6]},
-  {KEYS[5], HASH, agents, ARGV[4]},
-  {KEYS[6], HASH, channels, ARGV[4]},
-  {KEYS[7], HASH, agents, ARGV[5]},
-  {KEYS[8], HASH, channels, ARGV[5]},
-  {KEYS[9], SET, agent_ids, ARGV[5]},
-  {KEYS[10], SET, channel_ids, ARGV[5]},
-  {KEYS[11], SET, agent_ids, ARGV[6]},
-  {KEYS[12], SET, channel_ids, ARGV[6]},
-}
-for _, part in ipairs(parts) do
-  if #part[3] > 0 then
-    local kind = redis.call('TYPE', part[1]).ok
-    if kind ~= 'none' and kind ~= part[2] then
-      return redis.error_reply('WRONGTYPE ' .. part[1] .. ' is a ' .. kind)
+-- Whether a key is there; whatever has its name and is something else is an error.
+local function exists(key, kind)
+  local found = redis.call('TYPE', key).ok
+  if found ~= 'none' and found ~= kind then
+    error('WRONGTYPE ' .. key)
+  end
+  return found ~= 'none'
+end
+
+-- What to write into a hash of ids, and the ids that were not in it.
+local function summed(key, ids, figures)
+  local written, fresh = {}, {}
+  for first = 1, #ids, CHUNK do
+    local last = math.min(first + CHUNK - 1, #ids)
+    local olds = redis.call('HMGET', key, unpack(ids, first, last))
+    for i = first, last do
+      local a, b, c, d, e, f = struct.unpack(FIGURES, figures, (i - 1) * SIZE + 1)
+      local old, rest = olds[i - first + 1], ''
+      if old then
+        local a0, b0, c0, d0, e0, f0 = struct.unpack(FIGURES, old)
+        a, b, c, d, e, f = a + a0, b + b0, c + c0, d + d0, e + e0, f + f0
+        rest = string.sub(old, SIZE + 1)
+      else
+        fresh[#fresh + 1] = ids[i]
+      end
+      written[#written + 1] = ids[i]
+      written[#written + 1] = struct.pack(FIGURES, a, b, c, d, e, f) .. rest
     end
   end
+  return written, fresh
+end
+
+local function write(key, written, fresh, expiry)
+  for first = 1, #written, 2 * CHUNK do
+    redis.call('HSET', key, unpack(written, first, math.min(first + 2 * CHUNK - 1, #written)))
+  end
+  if #fresh > 0 and 2 * #fresh == #written then
+    redis.call('EXPIREAT', key, expiry, 'NX')
+  end
+end
+
+local function include(key, ids, expiry)
+  for first = 1, #ids, CHUNK do
+    redis.call('SADD', key, unpack(ids, first, math.min(first + CHUNK - 1, #ids)))
+  end
+  redis.call('EXPIREAT', key, expiry, 'NX')
+end
+
+local added = cmsgpack.unpack(ARGV[7])
+local totals, agent_ids, channel_ids = added[1], added[2], added[3]
+local known = {}
+for i = 2, 4 do
+  known[i] = exists(KEYS[i], 'hash')
+end
+local hour_agents, fresh_in_hour = summed(KEYS[5], agent_ids, ARGV[8])
+local hour_channels, fresh_channels_in_hour = summed(KEYS[6], channel_ids, ARGV[9])
+local day_agents, fresh_agents = summed(KEYS[7], agent_ids, ARGV[8])
+local day_channels, fresh_channels = summed(KEYS[8], channel_ids, ARGV[9])
+-- Who is in the day's figures already is in its set, and in that of the month.
+local active_agents = {}
+for _, id in ipairs(fresh_agents) do
+  if string.sub(id, 1, #PERSON) ~= PERSON then
+    active_agents[#active_agents + 1] = id
+  end
+end
+if #active_agents > 0 then
+  exists(KEYS[9], 'set')
+  exists(KEYS[11], 'set')
+end
+if #fresh_channels > 0 then
+  exists(KEYS[10], 'set')
+  exists(KEYS[12], 'set')
 end
 
 local target = floor + 1 - (floor + 1) % 8
@@ -58,29 +112,29 @@ elseif target - base >= CUT then
   redis.call('SET', window, string.format('%016d', target) .. rest)
   base = target
 end
-
-local before = 1
-if seq > floor then
-  before = redis.call('SETBIT', window, HEADER * 8 + seq - base, 1)
-end
+redis.call('SETBIT', window, HEADER * 8 + seq - base, 1)
 redis.call('PEXPIRE', window, ARGV[3])
-if before == 1 then
-  return 0
-end
 
-for _, part in ipairs(parts) do
-  local key, kind, additions = part[1], part[2], part[3]
-  if #additions > 0 then
-    if kind == HASH then
-      for i = 1, #additions, 2 do
-        redis.call('HINCRBY', key, additions[i], additions[i + 1])
-      end
-    else
-      for i = 1, #additions, CHUNK do
-        redis.call('SADD', key, unpack(additions, i, math.min(i + CHUNK - 1, #additions)))
-      end
+if #totals > 0 then
+  for i = 2, 4 do
+    for field = 1, #totals, 2 do
+      redis.call('HINCRBY', KEYS[i], totals[field], totals[field + 1])
     end
-    redis.call('EXPIREAT', key, part[4], 'NX')
+    if not known[i] then
+      redis.call('EXPIREAT', KEYS[i], ARGV[i + 2], 'NX')
+    end
   end
+end
+write(KEYS[5], hour_agents, fresh_in_hour, ARGV[4])
+write(KEYS[6], hour_channels, fresh_channels_in_hour, ARGV[4])
+write(KEYS[7], day_agents, fresh_agents, ARGV[5])
+write(KEYS[8], day_channels, fresh_channels, ARGV[5])
+if #active_agents > 0 then
+  include(KEYS[9], active_agents, ARGV[5])
+  include(KEYS[11], active_agents, ARGV[6])
+end
+if #fresh_channels > 0 then
+  include(KEYS[10], fresh_channels, ARGV[5])
+  include(KEYS[12], fresh_channels, ARGV[6])
 end
 return 1

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
+from operator import add
+from typing import Annotated
 
 import msgspec
 
-from artcafe_common.contracts.metering import UsageBatch, UsageRow
 from artcafe_common.ids import is_channel_id, is_token
-from artcafe_metering.keys import FIGURES, SEPARATOR
+from artcafe_metering.keys import FIGURES
 from artcafe_metering.periods import hour_of
 
 # A sequence is a whole number that Lua's numbers hold exactly.
@@ -20,8 +21,39 @@ COUNT_MAX = 2**40
 PERSON_PREFIX = "user:"
 PERSON_MAX_LENGTH = 300
 FUTURE_SECONDS_MAX = 3600.0
+_REASON_MAX_LENGTH = 200
+_NAMES_REMEMBERED = 100_000
 
-_decode = msgspec.json.Decoder(UsageBatch).decode
+Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
+Counts = tuple[int, ...]
+NOTHING: Counts = (0,) * len(FIGURES)
+
+
+class CheckedRow(msgspec.Struct, frozen=True, array_like=True):
+    """A `UsageRow` as it must be; the decoder checks the numbers."""
+
+    tenant_id: str
+    agent_id: str = ""
+    channel_id: str = ""
+    messages: Count = 0
+    deliveries: Count = 0
+    bytes_in: Count = 0
+    bytes_out: Count = 0
+    api_calls: Count = 0
+    connection_seconds: Annotated[float, msgspec.Meta(ge=0, le=COUNT_MAX / 1000)] = 0.0
+
+
+class CheckedBatch(msgspec.Struct, frozen=True):
+    """A `UsageBatch` as it must be."""
+
+    source: str
+    seq: Annotated[int, msgspec.Meta(ge=1, le=SEQ_MAX)]
+    start: float
+    end: float
+    rows: list[CheckedRow]
+
+
+_decode = msgspec.json.Decoder(CheckedBatch).decode
 
 
 class PoisonError(Exception):
@@ -29,20 +61,20 @@ class PoisonError(Exception):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = reason[:_REASON_MAX_LENGTH]
 
 
 @dataclass(slots=True)
 class Additions:
     """What one batch adds to one tenant, in the order of `FIGURES`: in all, per agent and per channel."""
 
-    totals: list[int] = field(default_factory=lambda: [0] * len(FIGURES))
-    agents: dict[str, list[int]] = field(default_factory=dict)
-    channels: dict[str, list[int]] = field(default_factory=dict)
+    totals: Counts = NOTHING
+    agents: dict[str, Counts] = field(default_factory=dict)
+    channels: dict[str, Counts] = field(default_factory=dict)
 
-    def add(self, row: UsageRow) -> None:
+    def add(self, row: CheckedRow) -> None:
         """Add a row."""
-        counts = (
+        counts: Counts = (
             row.messages,
             row.deliveries,
             row.bytes_in,
@@ -50,18 +82,11 @@ class Additions:
             row.api_calls,
             round(row.connection_seconds * 1000),
         )
-        places = [self.totals]
+        self.totals = tuple(map(add, self.totals, counts))
         if row.agent_id:
-            places.append(self.agents.setdefault(row.agent_id, [0] * len(FIGURES)))
+            _add(self.agents, row.agent_id, counts)
         if row.channel_id:
-            places.append(self.channels.setdefault(row.channel_id, [0] * len(FIGURES)))
-        for place in places:
-            for index, count in enumerate(counts):
-                place[index] += count
-
-    def active_agents(self) -> list[str]:
-        """Return the ids that count as active agents: people who write from a dashboard are none."""
-        return [agent_id for agent_id in self.agents if not agent_id.startswith(PERSON_PREFIX)]
+            _add(self.channels, row.channel_id, counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,52 +102,44 @@ class Batch:
 def read_batch(subject: str, payload: bytes, oldest: float, now: float) -> Batch:
     """Decode and check a message; `oldest` is the earliest time for which counters are still kept.
 
-    Raises: PoisonError with the reason, which quotes nothing of the payload.
+    Raises: PoisonError with the reason, which quotes no value of the payload.
     """
     try:
         batch = _decode(payload)
+    except msgspec.ValidationError as error:
+        raise PoisonError(f"not a usage batch: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise PoisonError("not a usage batch") from None
+        raise PoisonError("not JSON") from None
     if not is_token(batch.source) or subject.rpartition(".")[2] != batch.source:
         raise PoisonError("the source is not that of the subject")
-    if not 0 < batch.seq <= SEQ_MAX:
-        raise PoisonError("the sequence is out of range")
     if not oldest <= batch.start <= now + FUTURE_SECONDS_MAX:
         raise PoisonError("the time lies outside of what is kept")
-    tenants: defaultdict[str, Additions] = defaultdict(Additions)
+    tenants: dict[str, Additions] = {}
     for row in batch.rows:
-        _check(row)
-        tenants[row.tenant_id].add(row)
-    return Batch(batch.source, batch.seq, hour_of(batch.start), dict(tenants))
+        if wrong := _wrong_id(row.tenant_id, row.agent_id, row.channel_id):
+            raise PoisonError(f"a {wrong} is not valid")
+        additions = tenants.get(row.tenant_id)
+        if additions is None:
+            additions = tenants[row.tenant_id] = Additions()
+        additions.add(row)
+    return Batch(batch.source, batch.seq, hour_of(batch.start), tenants)
 
 
-def increments(figures: list[int], prefix: str = "") -> list[str]:
-    """Return figures as `field, increment, field, increment ...`, without the zeros."""
-    parts: list[str] = []
-    for name, count in zip(FIGURES, figures, strict=True):
-        if count:
-            parts += (prefix + name, str(count))
-    return parts
+def _add(groups: dict[str, Counts], name: str, counts: Counts) -> None:
+    before = groups.get(name)
+    groups[name] = counts if before is None else tuple(map(add, before, counts))
 
 
-def broken_down(groups: dict[str, list[int]]) -> list[str]:
-    """Return the figures of each id as `<id>|<figure>, increment ...`."""
-    parts: list[str] = []
-    for name, figures in groups.items():
-        parts += increments(figures, name + SEPARATOR)
-    return parts
-
-
-def _check(row: UsageRow) -> None:
-    if not is_token(row.tenant_id):
-        raise PoisonError("a tenant_id is not valid")
-    if row.agent_id and not is_token(row.agent_id) and not _is_person(row.agent_id):
-        raise PoisonError("an agent_id is not valid")
-    if row.channel_id and not is_channel_id(row.channel_id):
-        raise PoisonError("a channel_id is not valid")
-    counts = (row.messages, row.deliveries, row.bytes_in, row.bytes_out, row.api_calls)
-    if min(counts) < 0 or max(counts) > COUNT_MAX or not 0 <= row.connection_seconds <= COUNT_MAX / 1000:
-        raise PoisonError("a count is out of range")
+# The same names come every second.
+@lru_cache(_NAMES_REMEMBERED)
+def _wrong_id(tenant_id: str, agent_id: str, channel_id: str) -> str:
+    if not is_token(tenant_id):
+        return "tenant_id"
+    if agent_id and not is_token(agent_id) and not _is_person(agent_id):
+        return "agent_id"
+    if channel_id and not is_channel_id(channel_id):
+        return "channel_id"
+    return ""
 
 
 def _is_person(value: str) -> bool:

@@ -9,11 +9,11 @@ from typing import Protocol
 from artcafe_common.errors import invalid
 from artcafe_metering import keys
 from artcafe_metering.figures import Figures
-from artcafe_metering.keys import FIGURES, SEPARATOR, Breakdown
+from artcafe_metering.keys import FIGURES, PACKED, Breakdown
 from artcafe_metering.valkey import Valkey
 
-# More fields than this in one answer are no answer but an export.
-BROKEN_DOWN_FIELDS_MAX = 200_000
+# More than this in one answer is no answer but an export.
+BROKEN_DOWN_MAX = 50_000
 
 # Counts in the server: the members themselves would be megabytes.
 _COUNT_UNION = "return #redis.call('SUNION', unpack(KEYS))"
@@ -56,7 +56,7 @@ class ValkeyCounters:
         Raises: ServiceError ``invalid_argument`` where that is too much for one answer.
         """
         names = [keys.breakdown_key(key, by) for key in period_keys]
-        if sum(await self._valkey.read(("HLEN", name) for name in names)) > BROKEN_DOWN_FIELDS_MAX:
+        if sum(await self._valkey.read(("HLEN", name) for name in names)) > BROKEN_DOWN_MAX:
             raise invalid(f"too many {by}s for one answer: choose a shorter range or a larger granularity")
         answers = await self._valkey.read(("HGETALL", name) for name in names)
         return [_grouped(answer) for answer in answers]
@@ -80,10 +80,5 @@ class ValkeyCounters:
 
 def _grouped(answer: dict[bytes, bytes] | list[bytes]) -> dict[str, Figures]:
     pairs = answer.items() if isinstance(answer, dict) else zip(answer[::2], answer[1::2], strict=True)
-    counts: dict[str, list[int]] = {}
-    for field, value in pairs:
-        name, _, figure = field.decode().rpartition(SEPARATOR)
-        # A figure of a newer version is not ours to show.
-        if figure in FIGURES:
-            counts.setdefault(name, [0] * len(FIGURES))[FIGURES.index(figure)] = int(value)
-    return {name: Figures(*figures) for name, figures in counts.items()}
+    # A newer version may have put further figures behind ours.
+    return {name.decode(): Figures(*map(int, PACKED.unpack_from(value))) for name, value in pairs}

@@ -5,28 +5,30 @@
 | `stats:h:YYYYMMDD:HH:{T}` | hash | the tenant's figures of an hour, UTC |
 | `stats:d:YYYYMMDD:{T}` | hash | of a day |
 | `stats:m:YYYYMM:{T}` | hash | of a month |
-| `stats:h:...:{T}:agent`, `:channel` | hash | an hour's per agent, per channel: field `<id>|<figure>` |
+| `stats:h:...:{T}:agent`, `:channel` | hash | an hour's figures of each agent, of each channel |
 | `stats:d:...:{T}:agent`, `:channel` | hash | a day's |
 | `active:d:YYYYMMDD:{T}:agents`, `:channels` | set | ids of a day |
 | `active:m:YYYYMM:{T}:agents`, `:channels` | set | ids of a month |
 | `applied:{T}:<source>` | string | which of a source's batches were applied for the tenant (`apply.lua`) |
 | `sources:{<source>}` | string | which of a source's batches were applied for all tenants (`mark.lua`) |
 
-The figures are `messages`, `deliveries`, `bytes_in`, `bytes_out`, `api_calls` and `connection_ms`. A key of
-a period expires its time of retention after the end of the period, and has that expiry from its first
+The figures are `messages`, `deliveries`, `bytes_in`, `bytes_out`, `api_calls` and `connection_ms`: fields of
+the first three, and packed as doubles in this order (`PACKED`) in the hashes that have a field for each id. A
+key of a period expires its time of retention after the end of the period, and has that expiry from its first
 write; the last two live 15 days from the last write, twice as long as the stream keeps a batch.
 """
 
 from __future__ import annotations
 
 from datetime import date, datetime
+from struct import Struct
 from typing import Literal
 
 Breakdown = Literal["agent", "channel"]
 
 FIGURES = ("messages", "deliveries", "bytes_in", "bytes_out", "api_calls", "connection_ms")
-# An id may hold any of these characters but the figure's name holds none: split at the last one.
-SEPARATOR = "|"
+# One value for an id instead of six fields: a fifth of the memory and of the commands.
+PACKED = Struct(f"<{len(FIGURES)}d")
 
 
 def hour_key(tenant_id: str, hour: datetime) -> str:

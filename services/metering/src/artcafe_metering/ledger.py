@@ -25,50 +25,24 @@ Both kinds of window live longer than the stream keeps a batch.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import timedelta
-from importlib import resources
-from typing import Any
 
-import msgspec
 from redis.exceptions import NoScriptError, ResponseError
 
 from artcafe_common.errors import ServiceError, unavailable
-from artcafe_metering import durability, keys, metrics, periods
-from artcafe_metering.batches import Additions, Batch, broken_down, increments
+from artcafe_metering import durability, metrics, periods
+from artcafe_metering.batches import Additions, Batch
+from artcafe_metering.commands import Commands
 from artcafe_metering.valkey import WHAT, Command, Valkey, WriteSession
 
 logger = logging.getLogger(__name__)
 
-WINDOW_LIFETIME = timedelta(days=15)
-# How far behind the newest batch of its source a batch may come; see mark.lua.
-WINDOW_BATCHES = 1 << 20
-
-_pack = msgspec.msgpack.Encoder().encode
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A Lua script and the name by which Valkey has it once it is loaded."""
-
-    text: bytes
-    sha: str
-
-    @classmethod
-    def read(cls, name: str) -> Script:
-        """Read a script of this package."""
-        text = resources.files("artcafe_metering").joinpath(name).read_bytes()
-        return cls(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
-
-    def command(self, names: Sequence[str], *arguments: Any) -> Command:
-        """Return the call of the script."""
-        return ("EVALSHA", self.sha, len(names), *names, *arguments)
+# So many go out before their answers are read: little is under way, and Valkey answers others in between.
+APPLICATIONS_AT_ONCE = 256
 
 
 class Ledger:
@@ -76,11 +50,8 @@ class Ledger:
 
     def __init__(self, valkey: Valkey, retention: periods.Retention, *, wait_for_disk: bool = True) -> None:
         self._valkey = valkey
-        self._retention = retention
+        self._commands = Commands(retention)
         self._wait_for_disk = wait_for_disk
-        self._apply = Script.read("apply.lua")
-        self._mark = Script.read("mark.lua")
-        self._lifetime = int(WINDOW_LIFETIME.total_seconds() * 1000)
 
     async def ready(self) -> None:
         """Raise ``unavailable`` unless Valkey takes writes and, where that is asked for, keeps them."""
@@ -119,23 +90,26 @@ class Ledger:
 
     async def _prepare(self, session: WriteSession) -> durability.Mode:
         """Make sure that the scripts are there, and learn how the server writes to its disk."""
+        scripts = (self._commands.apply_script, self._commands.mark_script)
         commands: list[Command] = [
             durability.ASK_MODE,
-            ("SCRIPT", "EXISTS", self._apply.sha, self._mark.sha),
+            ("SCRIPT", "EXISTS", *(script.sha for script in scripts)),
         ]
         mode, known = await session.send(commands)
         if isinstance(known, ResponseError):
             logger.warning("valkey_not_ready", extra={"answer": str(known)})
             raise unavailable(WHAT)
         if not all(known):
-            await session.send([("SCRIPT", "LOAD", script.text) for script in (self._apply, self._mark)])
+            await session.send([("SCRIPT", "LOAD", script.text) for script in scripts])
         return durability.mode_of(mode) if self._wait_for_disk else "everysec"
 
     async def _floors(self, session: WriteSession, batches: Sequence[Batch]) -> dict[str, int]:
         highest: dict[str, int] = {}
         for batch in batches:
             highest[batch.source] = max(batch.seq, highest.get(batch.source, 0))
-        answers = await session.send([self._marking(source, seq, ()) for source, seq in highest.items()])
+        answers = await session.send(
+            [self._commands.mark(source, seq, ()) for source, seq in highest.items()]
+        )
         floors: dict[str, int] = {}
         for source, answer in zip(highest, answers, strict=True):
             if isinstance(answer, ResponseError):
@@ -149,25 +123,26 @@ class Ledger:
     async def _apply_all(
         self, session: WriteSession, batches: Sequence[Batch], floors: dict[str, int]
     ) -> list[bool]:
-        commands: list[Command] = []
-        owners: list[int] = []
-        messages: list[int] = []
-        for index, batch in enumerate(batches):
-            for tenant_id, additions in batch.tenants.items():
-                commands.append(self._applying(batch, tenant_id, additions, floors[batch.source]))
-                owners.append(index)
-                messages.append(additions.totals[0])
-        answers = await session.send(commands) if commands else []
         errors: dict[int, ResponseError] = {}
         fresh = [False] * len(batches)
-        for place, (index, answer) in enumerate(zip(owners, answers, strict=True)):
-            if isinstance(answer, NoScriptError):
-                raise _refused(answer)
-            if isinstance(answer, ResponseError):
-                errors[index] = answer
-            elif answer == 1:
-                fresh[index] = True
-                metrics.MESSAGES.inc(messages[place])
+        parts = [
+            (index, tenant_id, additions)
+            for index, batch in enumerate(batches)
+            for tenant_id, additions in batch.tenants.items()
+        ]
+        for first in range(0, len(parts), APPLICATIONS_AT_ONCE):
+            some = parts[first : first + APPLICATIONS_AT_ONCE]
+            answers = await session.send(
+                [self._applying(batches[part[0]], *part[1:], floors) for part in some]
+            )
+            for (index, _, additions), answer in zip(some, answers, strict=True):
+                if isinstance(answer, NoScriptError):
+                    raise _refused(answer)
+                if isinstance(answer, ResponseError):
+                    errors[index] = answer
+                elif answer == 1:
+                    fresh[index] = True
+                    metrics.MESSAGES.inc(additions.totals[0])
         if errors and len(errors) == len(batches):
             raise _refused(next(iter(errors.values())))
         for index, error in errors.items():
@@ -181,11 +156,17 @@ class Ledger:
                 metrics.BATCHES.labels("applied" if is_fresh else "repeated").inc()
         return [index not in errors for index in range(len(batches))]
 
+    def _applying(
+        self, batch: Batch, tenant_id: str, additions: Additions, floors: dict[str, int]
+    ) -> Command:
+        floor = floors[batch.source]
+        return self._commands.apply(batch.source, batch.seq, batch.hour, tenant_id, additions, floor)
+
     async def _confirm(self, session: WriteSession, mode: durability.Mode, batches: Sequence[Batch]) -> None:
         seqs: defaultdict[str, list[int]] = defaultdict(list)
         for batch in batches:
             seqs[batch.source].append(batch.seq)
-        commands = [self._marking(source, 0, marked) for source, marked in seqs.items()]
+        commands: list[Command] = [self._commands.mark(source, 0, marked) for source, marked in seqs.items()]
         if self._wait_for_disk:
             commands.append(durability.CONFIRM)
         answers = await session.send(commands)
@@ -195,44 +176,6 @@ class Ledger:
                 raise _refused(answer)
         if self._wait_for_disk:
             await durability.on_disk(session, mode, confirmation)
-
-    def _marking(self, source: str, highest: int, seqs: Sequence[int]) -> Command:
-        return self._mark.command([keys.source_key(source)], self._lifetime, WINDOW_BATCHES, highest, *seqs)
-
-    def _applying(self, batch: Batch, tenant_id: str, additions: Additions, floor: int) -> Command:
-        hour, day = batch.hour, batch.hour.date()
-        in_hour, in_day = keys.hour_key(tenant_id, hour), keys.day_key(tenant_id, day)
-        names = [
-            keys.applied_key(tenant_id, batch.source),
-            in_hour,
-            in_day,
-            keys.month_key(tenant_id, day),
-            keys.breakdown_key(in_hour, "agent"),
-            keys.breakdown_key(in_hour, "channel"),
-            keys.breakdown_key(in_day, "agent"),
-            keys.breakdown_key(in_day, "channel"),
-            keys.active_day_key(tenant_id, day, "agent"),
-            keys.active_day_key(tenant_id, day, "channel"),
-            keys.active_month_key(tenant_id, day, "agent"),
-            keys.active_month_key(tenant_id, day, "channel"),
-        ]
-        added = (
-            increments(additions.totals),
-            broken_down(additions.agents),
-            broken_down(additions.channels),
-            additions.active_agents(),
-            list(additions.channels),
-        )
-        return self._apply.command(
-            names,
-            batch.seq,
-            floor,
-            self._lifetime,
-            periods.hour_expiry(hour, self._retention),
-            periods.day_expiry(day, self._retention),
-            periods.month_expiry(day, self._retention),
-            _pack(added),
-        )
 
 
 def _refused(answer: ResponseError) -> Exception:
