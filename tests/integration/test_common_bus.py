@@ -6,12 +6,13 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import StaleConnectionError
 
 from artcafe_common import metrics
 from artcafe_common.bus import OUTBOUND_BYTES_MAX, Bus
@@ -96,17 +97,10 @@ async def test_direct_messages_of_one_read_come_in_one_turn() -> None:
         turn += 1
         asyncio.get_running_loop().call_soon(next_turn)
 
-    async def fake_server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b'INFO {"server_id":"x","version":"2.15.1","max_payload":1048576,"headers":true}\r\n')
-        while line := await reader.readline():
-            if line.startswith(b"PING"):
-                writer.write(b"PONG\r\n")
-            elif line.startswith(b"SUB"):
-                number = line.split()[-1]
-                writer.write(b"".join(b"MSG a.b %b 2\r\nhi\r\n" % number for _ in range(200)))
-        writer.close()
+    def answer(number: bytes) -> bytes:
+        return b"".join(b"MSG a.b %b 2\r\nhi\r\n" % number for _ in range(200))
 
-    server = await asyncio.start_server(fake_server, "127.0.0.1", 0)
+    server = await _fake_server(answer)
     try:
         async with opened(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}") as bus:
             await bus.subscribe_direct("a.b", lambda subject, data: turns.append(turn))
@@ -303,6 +297,39 @@ async def test_flush_that_was_given_up_does_no_harm(own_nats: RunningServer) -> 
         await until(lambda: got == [b"1"], 2)
 
 
+async def test_flush_fails_at_once_when_the_connection_is_lost(own_nats: RunningServer) -> None:
+    """Whoever waits for an answer of a server that dies is not left waiting for the time limit."""
+    async with opened(own_nats.url) as bus:
+        own_nats.freeze()
+        with pytest.raises(TimeoutError):
+            while True:
+                async with asyncio.timeout(0.2):
+                    await bus.flush()
+        flushing = asyncio.create_task(bus.flush())
+        await asyncio.sleep(0.1)
+        started = time.monotonic()
+        own_nats.kill()
+        with pytest.raises(StaleConnectionError):
+            await flushing
+        assert time.monotonic() - started < 2
+
+
+async def test_closing_while_the_server_is_away_ends_the_reconnecting(tmp_path: Path) -> None:
+    """Whenever the bus is closed, an attempt to connect that is under way is its last."""
+    tasks = asyncio.all_tasks()
+    with nats_server(tmp_path) as server:
+        buses = [await Bus.open(server.url, name="test") for _ in range(60)]
+        server.kill()
+        await until(lambda: not any(bus.is_connected for bus in buses))
+        for bus in buses:
+            await bus.close()
+            await asyncio.sleep(0.002)
+        await asyncio.sleep(1)
+        assert asyncio.all_tasks() == tasks
+        server.start()
+        assert not any(bus.is_connected for bus in buses)
+
+
 async def test_task_can_be_cancelled_while_it_waits_for_room(own_nats: RunningServer) -> None:
     """A task that waits to publish to a frozen server ends when it is cancelled."""
     bus = await Bus.open(own_nats.url, name="test")
@@ -352,6 +379,21 @@ async def test_subscription_that_does_not_keep_up_is_counted(bus: Bus) -> None:
     await bus.flush()
     waiting.set()
     assert metrics.BUS_DROPPED._value.get() - dropped >= 14
+
+
+async def _fake_server(answer: Callable[[bytes], bytes]) -> asyncio.Server:
+    """A server that shakes hands, and answers each subscription as told."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.15.1","max_payload":1048576,"headers":true}\r\n')
+        while line := await reader.readline():
+            if line.startswith(b"PING"):
+                writer.write(b"PONG\r\n")
+            elif line.startswith(b"SUB"):
+                writer.write(answer(line.split()[-1]))
+        writer.close()
+
+    return await asyncio.start_server(connected, "127.0.0.1", 0)
 
 
 async def _ignore(message: Msg) -> None:

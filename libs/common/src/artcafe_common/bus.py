@@ -29,7 +29,7 @@ from typing import Any
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
-from nats.errors import FlushTimeoutError, SlowConsumerError
+from nats.errors import FlushTimeoutError, SlowConsumerError, StaleConnectionError
 
 from artcafe_common import metrics
 from artcafe_common.errors import invalid, unavailable
@@ -154,6 +154,11 @@ class Bus(Client):
         if self._flush_queue is not None and self._flush_queue.empty():
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
+    async def close(self) -> None:
+        """Close at once; what waits to be sent is lost unless the server takes it right away."""
+        self._leaving = True
+        await super().close()
+
     async def close_gracefully(self, timeout: float = 3.0) -> None:
         """Send what waits, then close; at most `timeout` seconds for each, even if the server is away."""
         try:
@@ -162,7 +167,6 @@ class Bus(Client):
                     await self.flush()
         except Exception as error:
             logger.warning("nats_flush_failed", extra={"error": type(error).__name__})
-        self._leaving = True
         try:
             async with asyncio.timeout(timeout):
                 await self.close()
@@ -189,7 +193,14 @@ class Bus(Client):
         # A connection whose handshake failed is still open.
         if self._transport:
             self._transport.close()  # type: ignore[no-untyped-call]
-        await super()._connect_to_server(s)
+        if not self._leaving:
+            await super()._connect_to_server(s)
+        if self._leaving:
+            # Closed meanwhile. nats-py cancels its reconnecting, but a cancellation that meets the outcome of
+            # an attempt is lost in `wait_for`, and it would go on for ever.
+            if self._transport:
+                self._transport.close()  # type: ignore[no-untyped-call]
+            raise asyncio.CancelledError
 
     async def _flush_pending(self, force_flush: bool = False) -> None:
         """Have what waits written; `force_flush` waits for it. Unlike the library's it can be cancelled."""
@@ -248,6 +259,12 @@ class Bus(Client):
 
     async def _lost(self) -> None:
         metrics.BUS_UP.set(0)
+        # The answers to these went with the connection.
+        for waiting in self._pongs:
+            if not waiting.done():
+                waiting.set_exception(StaleConnectionError())
+                # Where nobody waits, nobody need be told.
+                waiting.exception()
         if self._leaving:
             return
         logger.warning("nats_lost")

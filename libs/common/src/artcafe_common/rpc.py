@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
 import msgspec
 from nats.aio.msg import Msg
-from nats.errors import ConnectionClosedError, NoRespondersError, OutboundBufferLimitError
+from nats.aio.subscription import Subscription
+from nats.errors import ConnectionClosedError, MaxPayloadError, NoRespondersError, OutboundBufferLimitError
+from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeoutError
 
 from artcafe_common import metrics
 from artcafe_common.bus import Bus
 from artcafe_common.contracts.endpoint import Endpoint, Event, EventT, ReplyT, RequestT
-from artcafe_common.errors import ErrorBody, ErrorCode, ServiceError, unavailable
+from artcafe_common.errors import ErrorBody, ErrorCode, ServiceError, invalid, unavailable
 from artcafe_common.log import request_id_var
 
 logger = logging.getLogger(__name__)
@@ -31,10 +33,11 @@ HEADER_ERROR_CODE = "Nats-Service-Error-Code"
 HEADER_ERROR = "Nats-Service-Error"
 HEADER_REQUEST_ID = "X-Request-Id"
 DRAIN_TIMEOUT_SECONDS = 5.0
+EVENT_TIMEOUT_SECONDS = 30.0
 PENDING_MESSAGES_MAX = 16_384
 PENDING_BYTES_MAX = 32 * 1024 * 1024
 
-T = TypeVar("T")
+_NAME_RE = re.compile(r"[^\s*>.\x00-\x1f\x7f]+(?:\.[^\s*>.\x00-\x1f\x7f]+)*")
 
 _encoder = msgspec.json.Encoder()
 _error_decoder = msgspec.json.Decoder(ErrorBody)
@@ -63,6 +66,8 @@ async def call(
         ) from None
     except (ConnectionClosedError, OutboundBufferLimitError):
         raise unavailable("message bus") from None
+    except MaxPayloadError:
+        raise invalid("the request is too large") from None
     if message.headers and HEADER_ERROR_CODE in message.headers:
         raise ServiceError.from_body(_error_decoder.decode(message.data))
     return msgspec.json.decode(message.data, type=endpoint.reply)
@@ -83,6 +88,7 @@ async def serve(
     one that hangs cannot use up the places. On exit no new request is taken and those in flight are answered.
     """
     places = asyncio.Semaphore(concurrency)
+    leaving = False
     running: set[asyncio.Task[None]] = set()
 
     def finish(task: asyncio.Task[None]) -> None:
@@ -91,6 +97,8 @@ async def serve(
 
     async def accept(message: Msg) -> None:
         await places.acquire()
+        if leaving:
+            return
         task = asyncio.create_task(_answer(bus, endpoint, handler, message))
         running.add(task)
         task.add_done_callback(finish)
@@ -106,17 +114,23 @@ async def serve(
     try:
         yield
     finally:
-        if bus.is_connected:
-            try:
-                async with asyncio.timeout(DRAIN_TIMEOUT_SECONDS):
-                    await subscription.drain()  # type: ignore[no-untyped-call]
-                    while running:
-                        await asyncio.wait(running)
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT_SECONDS):
+                await _end(bus, subscription)
+                while running:
+                    await asyncio.wait(running)
+                if bus.is_connected:
                     await bus.flush()
-            except Exception as error:
-                logger.warning("serve_drain_failed", extra={"error": type(error).__name__})
-        for task in running:
-            task.cancel()
+        except Exception as error:
+            logger.warning(
+                "serve_drain_failed", extra={"subject": endpoint.subject, "error": type(error).__name__}
+            )
+        finally:
+            leaving = True
+            for task in running:
+                task.cancel()
+            if running:
+                await asyncio.wait(running)
 
 
 @asynccontextmanager
@@ -130,13 +144,22 @@ async def listen(
 ) -> AsyncIterator[None]:
     """Handle an event's announcements one after the other while the context is open.
 
-    `subject` narrows which ones (default: all of the event); with `queue` each goes to one replica only.
+    `subject` narrows which ones (default: all of the event); with `queue` each goes to one replica only. A
+    handler that raises, or hangs longer than `EVENT_TIMEOUT_SECONDS`, loses its event and not the next one.
     """
     decoder = msgspec.json.Decoder(event.payload)
 
     async def accept(message: Msg) -> None:
         try:
-            await handler(decoder.decode(message.data))
+            payload = decoder.decode(message.data)
+        except msgspec.DecodeError as error:
+            logger.warning(
+                "event_not_valid", extra={"subject": message.subject, "error": type(error).__name__}
+            )
+            return
+        try:
+            async with asyncio.timeout(EVENT_TIMEOUT_SECONDS):
+                await handler(payload)
         except ServiceError as error:
             logger.warning("event_refused", extra={"subject": message.subject, "code": error.code})
         except Exception:
@@ -160,8 +183,13 @@ async def listen(
 def announce(bus: Bus, event: Event[EventT], payload: EventT, **names: str) -> None:
     """Publish an event; `names` fill in the places of its subject.
 
-    Raises: ServiceError ``unavailable`` while the bus is away.
+    Raises: ServiceError ``unavailable`` while the bus is away; ValueError where a name cannot stand in a
+    subject.
     """
+    for place, name in names.items():
+        # `publish_nowait` trusts its caller.
+        if _NAME_RE.fullmatch(name) is None:
+            raise ValueError(f"{place} cannot stand in a subject")
     bus.publish_nowait(event.subject(**names), _encoder.encode(payload))
 
 
@@ -172,24 +200,40 @@ async def _answer(
     message: Msg,
 ) -> None:
     started = time.perf_counter()
-    token = request_id_var.set((message.headers or {}).get(HEADER_REQUEST_ID, ""))
+    # Each request has a task, and so a context, of its own.
+    request_id_var.set((message.headers or {}).get(HEADER_REQUEST_ID, ""))
     code = "ok"
+    headers: dict[str, str] | None = None
     try:
         reply = _encoder.encode(await _handle(endpoint, handler, message.data))
-        headers = None
+        if len(reply) > bus.max_payload:
+            raise ValueError(f"a reply of {len(reply)} bytes is over the limit of NATS")
     except ServiceError as error:
         code = error.code
         reply, headers = _error_reply(error)
+    except asyncio.CancelledError:
+        # The service ends and this request took too long for it; whoever asked may ask another replica.
+        code = ErrorCode.UNAVAILABLE
+        reply, headers = _error_reply(unavailable("the service"))
     except Exception:
         logger.exception("request_failed", extra={"subject": endpoint.subject})
         code = ErrorCode.INTERNAL
         reply, headers = _error_reply(ServiceError(ErrorCode.INTERNAL, "internal error"))
-    finally:
-        request_id_var.reset(token)
     metrics.RPC_SECONDS.labels(endpoint.subject, code).observe(time.perf_counter() - started)
-    if message.reply and not bus.is_closed:
-        # Built here and not with `Msg.respond`, which would echo the request's headers.
-        await bus.publish(message.reply, reply, headers=headers)
+    if message.reply:
+        try:
+            # Built here and not with `Msg.respond`, which would echo the request's headers.
+            await bus.publish(message.reply, reply, headers=headers)
+        except NatsError as error:
+            logger.warning("reply_not_sent", extra={"error": type(error).__name__})
+
+
+async def _end(bus: Bus, subscription: Subscription) -> None:
+    """End a subscription; what has come for it already is still handed over where the server is there."""
+    if bus.is_connected:
+        await subscription.drain()  # type: ignore[no-untyped-call]
+    elif not bus.is_closed:
+        await subscription.unsubscribe()
 
 
 async def _handle(

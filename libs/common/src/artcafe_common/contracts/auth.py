@@ -38,7 +38,8 @@ class IssuerKeys(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``keys`` are JSON Web Keys (RFC 7517). ``audiences`` are the accepted ``aud`` or, for Cognito's access
     tokens, ``client_id`` values. ``token_uses`` is empty where the issuer has no such claim.
-    ``tenant_claims`` says whether the issuer's tenant and role claims are believed.
+    ``tenant_claims`` says whether the issuer's tenant and role claims are believed. ``sign_in_urls`` are the
+    addresses that a dashboard in a browser calls to sign a person in.
     """
 
     issuer: str
@@ -47,6 +48,7 @@ class IssuerKeys(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     algorithms: list[str]
     token_uses: list[str] = []
     tenant_claims: bool = False
+    sign_in_urls: list[str] = []
 
 
 class Jwks(msgspec.Struct, frozen=True, kw_only=True):
