@@ -105,6 +105,21 @@ async def test_a_hole_is_kept_open_until_its_batch_comes(ledger_of: Any, store: 
     assert await store.messages("t1") == 5001
 
 
+@pytest.mark.parametrize("lost", [keys.source_key("s1"), keys.applied_key("t1", "s1")])
+async def test_either_window_knows_what_lies_below_it(
+    ledger_of: Any, store: Any, batch_of: Any, lost: str
+) -> None:
+    """With the source's or the tenant's own window gone, what was applied long ago is still known."""
+    books = ledger_of()
+    for first in range(1, 5001, 250):
+        await books.apply([batch_of("s1", seq) for seq in range(first, first + 250)])
+    assert await store.redis.delete(lost) == 1
+    assert await books.apply([batch_of("s1", 1), batch_of("s1", 500)]) == [True, True]
+    assert await store.messages("t1") == 5000
+    await books.apply([batch_of("s1", 5001)])
+    assert await store.messages("t1") == 5001
+
+
 async def test_a_hole_far_behind_is_given_up_and_told(
     ledger_of: Any,
     store: Any,
