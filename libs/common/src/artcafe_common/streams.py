@@ -35,11 +35,14 @@ PRESENCE = StreamConfig(
 
 
 async def ensure_stream(jetstream: JetStreamContext, wanted: StreamConfig, replicas: int = 1) -> None:
-    """Create a stream, or bring an existing one to the wanted settings; several may do so at once."""
+    """Create a stream, or bring an existing one to the wanted settings; several may do so at once.
+
+    An existing stream never loses replicas: not every service that makes sure of it knows how many it has.
+    """
     config = wanted.evolve(num_replicas=replicas)
     assert config.name is not None
     try:
-        await jetstream.stream_info(config.name)
+        existing = await jetstream.stream_info(config.name)
     except NotFoundError:
         try:
             await jetstream.add_stream(config)
@@ -47,4 +50,5 @@ async def ensure_stream(jetstream: JetStreamContext, wanted: StreamConfig, repli
             if error.err_code != _STREAM_NAME_IN_USE:
                 raise
     else:
-        await jetstream.update_stream(config)
+        kept = max(replicas, existing.config.num_replicas or 1)
+        await jetstream.update_stream(config.evolve(num_replicas=kept))

@@ -19,6 +19,7 @@ from artcafe_common.bus import Bus
 from artcafe_common.clock import Clock
 from artcafe_common.contracts.metering import USAGE_BATCH, UsageBatch, UsageRow
 from artcafe_common.ids import new_ulid
+from artcafe_common.log import Repeats
 from artcafe_common.streams import USAGE, ensure_stream
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 INTERVAL_SECONDS = 1.0
 ACKNOWLEDGE_TIMEOUT_SECONDS = 2.0
 ROWS_PER_BATCH = 5_000
+BATCH_BYTES_MAX = 512 * 1024
 PENDING_BYTES_MAX = 64 * 1024 * 1024
 HOUR_SECONDS = 3600
 
@@ -105,9 +107,13 @@ class UsageCounter:
 
     def _close(self, end: float) -> None:
         self._closing = True
-        for flush in self._before_close:
-            flush()
-        self._closing = False
+        try:
+            for flush in self._before_close:
+                flush()
+        finally:
+            self._closing = False
+        # The machine's clock may have been put back.
+        end = max(end, self._start)
         if self._tallies:
             rows = [
                 UsageRow(
@@ -137,6 +143,7 @@ class UsageReporter:
         self._seq = 0
         self._pending: deque[tuple[int, bytes]] = deque()
         self._pending_bytes = 0
+        self._repeats = Repeats()
 
     async def run(self) -> None:
         """Send a batch every second until cancelled."""
@@ -159,18 +166,26 @@ class UsageReporter:
     def _collect(self) -> None:
         for start, end, rows in self._counter.take():
             for first in range(0, len(rows), ROWS_PER_BATCH):
-                self._seq += 1
-                part = rows[first : first + ROWS_PER_BATCH]
-                batch = UsageBatch(source=self.source, seq=self._seq, start=start, end=end, rows=part)
-                payload = _encode(batch)
-                self._pending.append((self._seq, payload))
-                self._pending_bytes += len(payload)
+                self._append(start, end, rows[first : first + ROWS_PER_BATCH])
         while self._pending_bytes > PENDING_BYTES_MAX:
             seq, payload = self._pending.popleft()
             self._pending_bytes -= len(payload)
             metrics.USAGE_BATCHES.labels("lost").inc()
             logger.error("usage_batch_lost", extra={"source": self.source, "seq": seq})
         metrics.USAGE_PENDING.set(len(self._pending))
+
+    def _append(self, start: float, end: float, rows: list[UsageRow]) -> None:
+        batch = UsageBatch(source=self.source, seq=self._seq + 1, start=start, end=end, rows=rows)
+        payload = _encode(batch)
+        if len(payload) > BATCH_BYTES_MAX and len(rows) > 1:
+            # Ids may be long: one that NATS refuses would hold up all that come after it.
+            middle = len(rows) // 2
+            self._append(start, end, rows[:middle])
+            self._append(start, end, rows[middle:])
+            return
+        self._seq += 1
+        self._pending.append((self._seq, payload))
+        self._pending_bytes += len(payload)
 
     async def _send(self) -> bool:
         subject = USAGE_BATCH.subject(source=self.source)
@@ -183,13 +198,16 @@ class UsageReporter:
                 await self._jetstream.publish(subject, payload, headers=headers)
             except (NatsError, TimeoutError) as error:
                 # Without its stream a batch has nowhere to wait; whoever comes first creates it.
-                logger.warning("usage_not_acknowledged", extra={"error": type(error).__name__})
+                held_back = self._repeats.due(type(error).__name__)
+                if held_back is not None:
+                    details = {"error": type(error).__name__, "held_back": held_back}
+                    logger.warning("usage_not_acknowledged", extra=details)
                 metrics.USAGE_BATCHES.labels("retried").inc()
                 return False
             self._pending.popleft()
             self._pending_bytes -= len(payload)
             metrics.USAGE_BATCHES.labels("acknowledged").inc()
-        metrics.USAGE_PENDING.set(0)
+            metrics.USAGE_PENDING.set(len(self._pending))
         return True
 
 
