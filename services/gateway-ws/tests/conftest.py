@@ -10,7 +10,7 @@ import pytest
 # The tests are no package: what they share is found beside them.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from gateway_fakes import FakeBus, FakeClock
+from gateway_fakes import FakeBus, FakeClock, House
 
 
 @pytest.fixture
@@ -23,3 +23,9 @@ def clock() -> FakeClock:
 async def bus() -> FakeBus:
     """Give a NATS in memory."""
     return FakeBus()
+
+
+@pytest.fixture
+async def house(bus: FakeBus, clock: FakeClock) -> House:
+    """Give a gateway's parts without sockets."""
+    return House(bus, clock)

@@ -5,19 +5,34 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from nats.errors import NoRespondersError
 
-from artcafe_common.bus import DirectHandler
+from artcafe_common.bus import Bus, DirectHandler
 from artcafe_common.contracts.endpoint import Endpoint
+from artcafe_common.contracts.gateway import PRESENCE, Presence
+from artcafe_common.contracts.registry import (
+    RESOLVE_CHANNEL,
+    ChannelAccess,
+    ChannelInfo,
+    Limits,
+    ResolveChannel,
+    TenantInfo,
+)
 from artcafe_common.envelope import build_frame, sender_field
 from artcafe_common.errors import ServiceError, unavailable
 from artcafe_common.ids import new_ulid
 from artcafe_common.rpc import HEADER_ERROR, HEADER_ERROR_CODE
+from artcafe_common.usage import UsageCounter
+from artcafe_gateway.agent_session import AgentSession
+from artcafe_gateway.background import Background
 from artcafe_gateway.connection import Connection, Policy
-from artcafe_gateway.store import Acquired, Holder, Orphan
+from artcafe_gateway.directory import Directory, Tenant
+from artcafe_gateway.fanout import Fanout
+from artcafe_gateway.presence import Presences
+from artcafe_gateway.store import Acquired, ConnectionStore, Holder, Orphan
 
 START = 1_780_000_000.0
 
@@ -340,3 +355,95 @@ async def settle(turns: int = 20) -> None:
     """Let everything run that can run now."""
     for _ in range(turns):
         await asyncio.sleep(0)
+
+
+class House:
+    """A gateway's parts around a fake NATS and store, to put agents' sessions into."""
+
+    def __init__(self, bus: FakeBus, clock: FakeClock) -> None:
+        self.bus = bus
+        self.clock = clock
+        self.store = FakeStore()
+        self.counter = UsageCounter(clock)
+        self.background = Background()
+        self.directory = Directory(cast(Bus, bus), clock)
+        self.fanout = Fanout(cast(Bus, bus), self.counter, clock, self._resolve)
+        self.presences = Presences(
+            cast(Bus, bus),
+            cast(ConnectionStore, self.store),
+            self.counter,
+            clock,
+            server_id="gateway-1",
+            process_id=self.store.server,
+            heartbeat_timeout=90.0,
+            ping_interval=25.0,
+            ping_timeout=20.0,
+        )
+        self.generation = 0
+        self.access: ChannelAccess = "open"
+        self.registry_gate = asyncio.Event()
+        self.registry_gate.set()
+        bus.serve(RESOLVE_CHANNEL, self.resolve_channel)
+
+    async def resolve_channel(self, request: ResolveChannel) -> ChannelInfo:
+        """Answer as registry does: every channel there may be is there."""
+        info = ChannelInfo(channel_id=request.channel_id, name="", access=self.access, delivery="live")
+        await self.registry_gate.wait()
+        return info
+
+    async def _resolve(self, tenant_id: str, channel_id: str) -> None:
+        await self.directory.channel(tenant_id, channel_id)
+
+    def session(
+        self, agent_id: str = "alice", limits: Limits | None = None, generation: int | None = None
+    ) -> tuple[AgentSession, FakeTransport]:
+        """Return an agent's session that is not opened yet."""
+        connection, transport = connect(agent_id)
+        connection.pinged_at = self.clock.monotonic()
+        info = TenantInfo(
+            tenant_id="t",
+            name="",
+            status="active",
+            plan="pro",
+            limits=limits or Limits(),
+            auto_create_channels=True,
+        )
+        self.generation += 1
+        session = AgentSession(
+            connection,
+            agent_id,
+            f"SHA256:{agent_id}",
+            tenant=Tenant(info, self.clock),
+            grants={},
+            generation=self.generation if generation is None else generation,
+            counted=False,
+            bus=cast(Bus, self.bus),
+            directory=self.directory,
+            fanout=self.fanout,
+            presences=self.presences,
+            counter=self.counter,
+            clock=self.clock,
+            background=self.background,
+        )
+        connection.peer = session
+        return session, transport
+
+    def open(self, agent_id: str = "alice") -> tuple[AgentSession, FakeTransport]:
+        """Open an agent's session as its newest connection."""
+        session, transport = self.session(agent_id)
+        key = ("t", agent_id)
+        replaced = self.store.holders.get(key)
+        self.store.holders[key] = Holder(self.store.server, session.connection.connection_id)
+        self.presences.opened(session, replaced)
+        return session, transport
+
+    def announced(self, agent_id: str = "alice") -> list[tuple[str, str]]:
+        """Return the (status, reason) announced of an agent since the last call, as registry hears it."""
+        return [(p.status, p.reason) for p in self.presence_events(agent_id)]
+
+    def presence_events(self, agent_id: str = "alice") -> list[Presence]:
+        """Return and forget the presence events of an agent."""
+        subject = PRESENCE.subject(tenant_id="t", agent_id=agent_id)
+        found = [payload for name, payload in self.bus.published if name == subject]
+        self.bus.published = [item for item in self.bus.published if item[0] != subject]
+        return [msgspec.json.decode(payload, type=Presence) for payload in found]

@@ -285,7 +285,7 @@ async def world(nats_url: str) -> AsyncIterator[World]:
 async def start_gateway(
     world: World, nats_url: str, aws_environment: AwsEndpoint
 ) -> AsyncIterator[StartGateway]:
-    """Give a function that starts a gateway: ``await start_gateway(heartbeat_timeout=1.0)``."""
+    """Give a function that starts a gateway with other settings than the usual ones."""
     async with AsyncExitStack() as stack:
 
         async def start(name: str = "gateway-1", **settings: Any) -> Harness:

@@ -343,4 +343,4 @@ class Presences:
             self._bus.publish_nowait(channel_subject(presence.tenant_id, channel_id), frame)
         except ServiceError:
             # `reannounce` makes up for it when the bus is back.
-            logger.warning("presence_not_announced", extra={"tenant_id": presence.tenant_id})
+            logger.debug("presence_not_announced", extra={"tenant_id": presence.tenant_id})
