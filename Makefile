@@ -74,8 +74,8 @@ demo: setup ## Show two agents talking through the running stack
 # --- Checking ---
 
 .PHONY: test
-test: test-unit ## Run all tests (PYTEST_ARGS="-k name")
-	@$(BIN)/python -m pytest tests $(PYTEST_ARGS)
+test: test-unit ## Run all tests but those of the containers (PYTEST_ARGS="-k name")
+	@$(BIN)/python -m pytest tests --ignore=tests/containers $(PYTEST_ARGS)
 
 .PHONY: test-unit
 test-unit: setup-dev ## Run the packages' own tests
@@ -100,6 +100,28 @@ types: setup-dev ## Check types
 .PHONY: bench
 bench: setup-dev ## Measure, side by side with the alternatives
 	@$(BIN)/python -m bench $(ARGS)
+
+# --- Containers (docs/operations.md); DOCKER_HOST chooses the engine ---
+
+.PHONY: secrets
+secrets: ## Make the secrets that compose.yaml mounts, where they are missing
+	@sh deploy/make-secrets.sh
+
+.PHONY: images
+images: ## Build the container images of the services
+	@IMAGE_REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) docker compose build $(ARGS)
+
+.PHONY: up
+up: secrets images ## Run everything in containers, on http://127.0.0.1:8080
+	@docker compose up --detach --wait $(ARGS)
+
+.PHONY: down
+down: ## Stop the containers; the volumes stay
+	@docker compose down $(ARGS)
+
+.PHONY: test-containers
+test-containers: setup-dev ## Test compose.yaml and the images in a container engine
+	@$(BIN)/python -m pytest tests/containers --capture=no $(PYTEST_ARGS)
 
 # --- Tidying up ---
 

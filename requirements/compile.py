@@ -32,6 +32,8 @@ DEPLOYABLES = {
 STACK = [*DEPLOYABLES.values(), "tools/devstack"]
 # What builds the workspace's own packages for an editable installation.
 BUILD_TOOLS = ["hatchling", "editables"]
+# What builds them for a container image, where they are installed as they are.
+IMAGE_BUILD_TOOLS = ["hatchling"]
 DEV_TOOLS = [
     "httpx",
     "hypothesis",
@@ -98,6 +100,7 @@ def _compile_all(*, upgrade: bool) -> None:
     stack = set().union(*(requirements_of(folder) for folder in STACK), BUILD_TOOLS)
     _compile("dev.txt", stack | set(DEV_TOOLS), upgrade=upgrade)
     _compile("stack.txt", stack, like="dev.txt")
+    _compile("build.txt", IMAGE_BUILD_TOOLS, like="dev.txt")
     for file, folder in DEPLOYABLES.items():
         _compile(file, requirements_of(folder), like="dev.txt")
     _compile("emulator.txt", EMULATOR, upgrade=upgrade)
