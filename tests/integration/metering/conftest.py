@@ -369,6 +369,13 @@ class Service:
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(20)
 
+    def fails(self, name: str, value: str) -> int:
+        """Start it with a wrong setting, and return its exit status."""
+        self._environment |= {name: value}
+        self.start()
+        assert self._process is not None
+        return self._process.wait(20)
+
     async def close(self) -> None:
         """End what is left."""
         if self._process is not None and self._process.poll() is None:

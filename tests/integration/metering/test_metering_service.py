@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -332,13 +331,18 @@ async def test_metrics_and_document_are_served(service_of: Any, sender: Any, sto
     assert set(document["paths"]) == {f"/api/v1/usage{path}" for path in ROUTES}
 
 
-async def test_a_misspelt_setting_stops_the_start(service_of: Any) -> None:
-    """A setting that does not exist ends the process with a line that names it."""
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("METERING_ROUND", "3", "METERING_ROUND is not a setting; did you mean METERING_ROUNDS?"),
+        ("REDIS_URL", "valkey://:hidden@v", "REDIS_URL is not valid: no address of Valkey"),
+    ],
+)
+async def test_a_wrong_setting_stops_the_start(service_of: Any, name: str, value: str, line: str) -> None:
+    """A setting that does not exist or cannot be used ends the process with one line that names it."""
     service = await service_of()
     await asyncio.to_thread(service.stop)
-    service._environment["METERING_ROUND"] = "3"
-    service.start()
-    deadline = time.monotonic() + 20
-    while "METERING_ROUND is not a setting; did you mean METERING_ROUNDS?" not in service.log():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.1)
+    assert await asyncio.to_thread(service.fails, name, value) == 2
+    assert f"configuration: {line}" in service.log()
+    assert "Traceback" not in service.log()
+    assert "hidden" not in service.log()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from contextlib import AsyncExitStack
 
 from artcafe_common import __version__, rpc
@@ -16,7 +17,7 @@ from artcafe_common.health import Readiness
 from artcafe_common.http import serve_http
 from artcafe_common.http.server import listening_socket
 from artcafe_common.remote import remote_access
-from artcafe_common.service import parser_for, run_service
+from artcafe_common.service import EXIT_CONFIG, parser_for, run_service
 from artcafe_common.usage import UsageCounter, UsageReporter
 from artcafe_metering.app import create_usage_app
 from artcafe_metering.config import PREFIX, MeteringConfig
@@ -35,16 +36,15 @@ LAST_BATCH_SECONDS = 3.0
 
 
 async def serve(config: MeteringConfig, stop: asyncio.Event) -> None:
-    """Run until `stop` is set; then REST ends first, and what was taken from the stream is finished."""
+    """Run until `stop` is set; then finish requests and rounds in flight, and give back what is left."""
     clock = SystemClock()
+    valkey = _valkey(config)
     retention = Retention(config.hours_kept_days, config.days_kept_days, config.months_kept_days)
     bound = listening_socket(config.http_host, config.http_port)
     bus = await _open_bus(config, stop)
     if bus is None:
         bound.close()
         return
-    # Two more than there are rounds, for the checks whether Valkey is there.
-    valkey = Valkey(config.redis_url.reveal(), config.rounds + 2)
     try:
         ledger = Ledger(valkey, retention, wait_for_disk=config.waitaof)
         intake = Intake(bus, ledger, clock, retention, config.rounds)
@@ -62,13 +62,11 @@ async def serve(config: MeteringConfig, stop: asyncio.Event) -> None:
             await stack.enter_async_context(rpc.serve(bus, health_endpoint(SERVICE), health, queue=SERVICE))
             async with asyncio.TaskGroup() as tasks:
                 reporting = tasks.create_task(reporter.run())
-                taking = asyncio.Event()
-                tasks.create_task(intake.run(taking))
+                tasks.create_task(intake.run(stop))
                 await serve_http(app.asgi, bound, stop)
                 readiness.drain()
                 reporting.cancel()
                 await reporter.finish(LAST_BATCH_SECONDS)
-                taking.set()
     finally:
         await valkey.close()
         await bus.close_gracefully()
@@ -78,6 +76,16 @@ def main() -> None:
     """Read the command line and run."""
     parser = parser_for(SERVICE, "The metering service of ArtCafe PubSub.", MeteringConfig, PREFIX)
     run_service(SERVICE, parser.parse_args(), MeteringConfig, PREFIX, serve)
+
+
+def _valkey(config: MeteringConfig) -> Valkey:
+    try:
+        # Two more than there are rounds, for the checks whether Valkey is there.
+        return Valkey(config.redis_url.reveal(), config.rounds + 2)
+    except ValueError:
+        # Without what it is: there is a password in it.
+        print("configuration: REDIS_URL is not valid: no address of Valkey", file=sys.stderr)
+        raise SystemExit(EXIT_CONFIG) from None
 
 
 async def _open_bus(config: MeteringConfig, stop: asyncio.Event) -> Bus | None:

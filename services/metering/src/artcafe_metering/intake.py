@@ -79,9 +79,9 @@ class Intake:
                     task.result()
         finally:
             pulling.cancel()
+            await asyncio.wait([pulling])
             for message in self._pull.leave():
                 self._answer(message, _nak(0))
-            await asyncio.wait([pulling])
             _, unfinished = await asyncio.wait(workers, timeout=FINISH_SECONDS)
             for task in unfinished:
                 task.cancel()
