@@ -10,7 +10,7 @@ from gateway_fakes import FakePeer, FakeTransport, connect
 
 from artcafe_common.errors import CloseCode
 from artcafe_gateway import connection as connection_module
-from artcafe_gateway import wire
+from artcafe_gateway import metrics, wire
 from artcafe_gateway.connection import Connection, Held, Policy
 from artcafe_gateway.frames import event
 
@@ -256,7 +256,7 @@ async def test_pongs_are_not_kept_for_a_client_that_does_not_read(pair: Any) -> 
 async def test_a_client_cannot_make_labels_of_a_metric(pair: Any, code: int, label: str) -> None:
     """Close codes that this platform does not know are counted together."""
     connection, _ = pair
-    counter = connection_module.metrics.CLOSES.labels(label)
+    counter = metrics.CLOSES.labels(label)
     before = counter._value.get()
     connection.acknowledge_close(code)
     assert counter._value.get() == before + 1

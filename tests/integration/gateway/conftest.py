@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jwt
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from websockets.asyncio.client import ClientConnection, connect
@@ -21,13 +26,16 @@ from websockets.asyncio.client import ClientConnection, connect
 from artcafe_common.bus import Bus
 from artcafe_common.contracts.auth import (
     GET_JWKS,
+    REVOKED,
     VERIFY_AGENT,
     GetJwks,
     IssuerKeys,
     Jwks,
+    Revoked,
     VerifiedAgent,
     VerifyAgent,
 )
+from artcafe_common.contracts.gateway import PRESENCE, Presence
 from artcafe_common.contracts.registry import (
     CHANGED,
     GET_AGENT,
@@ -38,6 +46,7 @@ from artcafe_common.contracts.registry import (
     RESOLVE_CHANNEL,
     AgentInfo,
     AgentKey,
+    AgentStatus,
     AgentStatusPage,
     Changed,
     ChannelInfo,
@@ -56,7 +65,8 @@ from artcafe_common.contracts.registry import (
 )
 from artcafe_common.errors import ErrorCode, ServiceError, not_found
 from artcafe_common.rpc import announce, serve
-from artcafe_devstack.ports import free_port
+from artcafe_devstack.ports import free_port, is_free
+from artcafe_devstack.process import ManagedProcess, ProcessSpec
 from artcafe_devstack.servers import AwsEndpoint
 from artcafe_gateway.config import GatewayConfig
 from artcafe_gateway.worker import run_worker
@@ -75,7 +85,11 @@ class World:
     grants: dict[tuple[str, str], list[Grant]] = field(default_factory=dict)
     memberships: dict[str, list[Membership]] = field(default_factory=dict)
     revoked_keys: set[str] = field(default_factory=set)
+    statuses: list[AgentStatus] = field(default_factory=list)
     unavailable: bool = False
+    # Awaited before an agent's rows are told; set once somebody asked for them.
+    before_grants: Callable[[], Awaitable[object]] | None = None
+    asked_for_grants: asyncio.Event = field(default_factory=asyncio.Event)
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
 
     def tenant(self, tenant_id: str, **changes: Any) -> None:
@@ -99,10 +113,12 @@ class World:
         event = Changed(tenant_id=tenant_id, kind=kind, id=id, action=action)
         announce(self.bus, CHANGED, event, tenant_id=tenant_id, kind=kind, id=id)
 
+    def revoke(self, **fields: Any) -> None:
+        """Have sessions of ``t1`` closed, as registry does."""
+        announce(self.bus, REVOKED, Revoked(**{"tenant_id": "t1", "reason": "key_revoked"} | fields))
+
     def token(self, user_id: str, expires_in: float = 3600.0, **claims: Any) -> str:
         """Return a token for a person."""
-        import time
-
         payload = {"iss": ISSUER, "sub": user_id, "aud": "artcafe", "exp": time.time() + expires_in} | claims
         return jwt.encode(payload, self.key, algorithm="EdDSA", headers={"kid": "k1"})
 
@@ -146,6 +162,9 @@ class World:
     async def get_grants(self, request: GetGrants) -> Grants:
         """Return an agent's member rows."""
         self._check()
+        self.asked_for_grants.set()
+        if self.before_grants is not None:
+            await self.before_grants()
         return Grants(self.grants.get((request.tenant_id, request.agent_id), []))
 
     async def resolve(self, request: ResolveChannel) -> ChannelInfo:
@@ -164,8 +183,8 @@ class World:
         return Memberships(user_id=request.user_id, memberships=self.memberships.get(request.user_id, []))
 
     async def list_status(self, request: ListAgentStatus) -> AgentStatusPage:
-        """Return no agents: presence comes live."""
-        return AgentStatusPage(agents=[])
+        """Return the agents that the test put on the list."""
+        return AgentStatusPage(agents=self.statuses)
 
     def _check(self) -> None:
         if self.unavailable:
@@ -228,11 +247,19 @@ class Harness:
     """One gateway of the test, and how to reach it."""
 
     world: World
-    http_url: str
-    ws_url: str
-    stop: asyncio.Event
-    task: asyncio.Task[None]
+    http_port: int
+    ws_port: int
     stack: AsyncExitStack
+
+    @property
+    def http_url(self) -> str:
+        """The address of its HTTP side."""
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def ws_url(self) -> str:
+        """The address of its sockets."""
+        return f"ws://127.0.0.1:{self.ws_port}"
 
     async def open(self, path: str, **options: Any) -> Client:
         """Open a socket at a path."""
@@ -255,6 +282,51 @@ class Harness:
         return client
 
 
+@dataclass
+class Running(Harness):
+    """A gateway in this process."""
+
+    stop: asyncio.Event
+    task: asyncio.Task[None]
+
+    async def drain(self) -> None:
+        """Stop it as SIGTERM does, and wait for its end."""
+        self.stop.set()
+        async with asyncio.timeout(30):
+            await asyncio.wait([self.task])
+
+
+@dataclass
+class Spawned(Harness):
+    """A gateway in a process of its own, which may be killed."""
+
+    process: ManagedProcess
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The records it has logged so far."""
+        text = self.process.spec.log.read_text()
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+class PresenceLog:
+    """Every presence event of tenant ``t1``, as registry hears them."""
+
+    def __init__(self) -> None:
+        self.events: list[Presence] = []
+
+    def of(self, agent_id: str) -> list[str]:
+        """Return the statuses that were announced of an agent, in order of their version."""
+        mine = [event for event in self.events if event.agent_id == agent_id]
+        return [event.status for event in sorted(mine, key=lambda event: event.version)]
+
+    async def until(self, agent_id: str, status: str, timeout: float = PATIENCE_SECONDS) -> None:
+        """Wait until the newest word about an agent is a status."""
+        async with asyncio.timeout(timeout):
+            while self.of(agent_id)[-1:] != [status]:
+                await asyncio.sleep(0.01)
+
+
 StartGateway = Callable[..., Any]
 
 
@@ -266,7 +338,7 @@ async def world(nats_url: str) -> AsyncIterator[World]:
     played.tenant("t1")
     played.tenant("t2")
     async with AsyncExitStack() as stack:
-        for endpoint, handler in (
+        served: list[tuple[Any, Any]] = [
             (VERIFY_AGENT, played.verify),
             (GET_JWKS, played.jwks),
             (GET_TENANT, played.get_tenant),
@@ -275,8 +347,9 @@ async def world(nats_url: str) -> AsyncIterator[World]:
             (RESOLVE_CHANNEL, played.resolve),
             (GET_MEMBERSHIPS, played.get_memberships),
             (LIST_AGENT_STATUS, played.list_status),
-        ):
-            await stack.enter_async_context(serve(bus, endpoint, handler, queue="world"))  # type: ignore[arg-type]
+        ]
+        for endpoint, handler in served:
+            await stack.enter_async_context(serve(bus, endpoint, handler, queue="world"))
         yield played
     await bus.close_gracefully()
 
@@ -323,20 +396,12 @@ async def _gateway(
     stop = asyncio.Event()
     task = asyncio.create_task(run_worker(config, stop))
     async with AsyncExitStack() as stack:
-        harness = Harness(
-            world,
-            f"http://127.0.0.1:{config.http_port}",
-            f"ws://127.0.0.1:{config.ws_port}",
-            stop,
-            task,
-            stack,
-        )
         try:
             await _listening(config.ws_port, task)
-            yield harness
+            yield Running(world, config.http_port, config.ws_port, stack, stop, task)
         finally:
             stop.set()
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(30):
                 await task
 
 
@@ -351,3 +416,63 @@ async def _listening(port: int, task: asyncio.Task[None]) -> None:
             writer.close()
             return
     await task
+
+
+@pytest.fixture
+async def presence(world: World) -> AsyncIterator[PresenceLog]:
+    """Listen to presence from before the first gateway on."""
+    log = PresenceLog()
+
+    def heard(_: bytes, payload: bytes) -> None:
+        log.events.append(msgspec.json.decode(payload, type=Presence))
+
+    subject = PRESENCE.subject(tenant_id="t1", agent_id="*")
+    subscription = await world.bus.subscribe_direct(subject, heard)
+    await world.bus.flush()
+    yield log
+    await world.bus.unsubscribe_direct(subscription)
+
+
+@pytest.fixture
+async def spawn_gateway(
+    world: World, nats_url: str, aws_environment: AwsEndpoint, tmp_path: Path
+) -> AsyncIterator[StartGateway]:
+    """Give a function that starts a gateway as a process of its own; names of settings are in lower case."""
+    started: list[ManagedProcess] = []
+    async with AsyncExitStack() as stack:
+
+        async def spawn(name: str = "gateway-1", **settings: Any) -> Spawned:
+            http_port, ws_port = free_port(), free_port()
+            env = {
+                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+                "ENVIRONMENT": "development",
+                "NATS_URL": nats_url,
+                "ARTCAFE_SERVER_ID": name,
+                "CREATE_TABLES": "true",
+                "GATEWAY_HTTP_PORT": str(http_port),
+                "GATEWAY_WS_PORT": str(ws_port),
+                "GATEWAY_DRAIN_SECONDS": "0.2",
+                **aws_environment.environment(),
+                **{f"GATEWAY_{key.upper()}": str(value) for key, value in settings.items()},
+            }
+            spec = ProcessSpec(
+                name=name,
+                argv=[sys.executable, "-m", "artcafe_gateway"],
+                log=tmp_path / f"{name}-{len(started)}.log",
+                ready=lambda: not is_free(ws_port),
+                env=env,
+                cwd=tmp_path,
+            )
+            process = ManagedProcess(spec)
+            started.append(process)
+            process.start()
+            await asyncio.to_thread(process.wait_ready)
+            return Spawned(world, http_port, ws_port, stack, process)
+
+        try:
+            yield spawn
+        finally:
+            for process in started:
+                process.ask_to_stop()
+            for process in started:
+                await asyncio.to_thread(process.wait_stopped, 20)

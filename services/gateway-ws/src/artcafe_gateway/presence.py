@@ -164,7 +164,7 @@ class Presences:
     async def run(self) -> None:
         """Watch heartbeats and pings until cancelled."""
         while True:
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(min(TICK_SECONDS, self._heartbeat_timeout / 10))
             try:
                 self.tick()
             except Exception:
