@@ -94,6 +94,10 @@ class ConfigError(Exception):
         self.problems = problems
 
 
+class _UnreadableFile(Exception):
+    """The file of a secret is no use; the text says why and names the variable."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One setting: its variable, type, default (None where required) and documentation."""
@@ -127,7 +131,7 @@ def settings_of(config: type[SharedConfig], prefix: str) -> Iterator[Setting]:
             variable=name if field.name in shared else f"{prefix}{name}",
             type=bare,
             required=field.required,
-            default=None if field.required else field.default,
+            default=_default(field),
             description=description,
         )
 
@@ -147,12 +151,20 @@ def load(config: type[ConfigT], prefix: str, environment: Mapping[str, str]) -> 
                 values[setting.field] = _convert(text, setting.type)
             elif setting.required:
                 problems.append(f"{setting.variable} is not set: {setting.description}")
-        except (ValueError, OSError, msgspec.ValidationError) as error:
+        except _UnreadableFile as error:
+            problems.append(str(error))
+        except (ValueError, msgspec.ValidationError) as error:
             shown = "its value" if setting.secret else str(error)
             problems.append(f"{setting.variable} is not valid: {shown}")
     if problems:
         raise ConfigError(problems)
     return config(**values)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    if field.required:
+        return None
+    return field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
 
 
 def _misspelt(settings: Mapping[str, Setting], prefix: str, environment: Mapping[str, str]) -> Iterator[str]:
@@ -167,8 +179,17 @@ def _misspelt(settings: Mapping[str, Setting], prefix: str, environment: Mapping
 def _text_of(setting: Setting, environment: Mapping[str, str]) -> str | None:
     if text := environment.get(setting.variable, ""):
         return text
-    if setting.secret and (path := environment.get(f"{setting.variable}{FILE_SUFFIX}", "")):
-        return Path(path).read_text().strip()
+    variable = f"{setting.variable}{FILE_SUFFIX}"
+    if setting.secret and (path := environment.get(variable, "")):
+        try:
+            text = Path(path).read_text().strip()
+        except OSError as error:
+            raise _UnreadableFile(f"{variable} cannot be read: {path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise _UnreadableFile(f"{variable} cannot be read: {path}: not text") from None
+        if not text:
+            raise _UnreadableFile(f"{variable} cannot be read: {path}: empty")
+        return text
     return None
 
 

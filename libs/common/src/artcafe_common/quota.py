@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 
 from artcafe_common.clock import Clock
 
+WAIT_MAX_SECONDS = 86_400.0
+
 
 class TokenBucket:
     """Allow `rate` takes per second on average and `burst` at once."""
@@ -30,9 +32,13 @@ class TokenBucket:
         return True
 
     def wait(self, now: float, count: float = 1.0) -> float:
-        """Return the seconds until `count` tokens will be there."""
+        """Return the seconds until `count` tokens will be there; at most, or if never, `WAIT_MAX_SECONDS`."""
         missing = count - min(self.burst, self._tokens + (now - self._at) * self.rate)
-        return max(0.0, missing / self.rate)
+        if missing <= 0:
+            return 0.0
+        if self.rate <= 0 or count > self.burst:
+            return WAIT_MAX_SECONDS
+        return min(WAIT_MAX_SECONDS, missing / self.rate)
 
 
 KeyT = TypeVar("KeyT", bound=Hashable)
