@@ -71,6 +71,7 @@ class Provider:
             algorithms=list(self.issuer.algorithms),
             token_uses=list(self.issuer.token_uses),
             tenant_claims=self.issuer.tenant_claims,
+            sign_in_urls=[self.endpoints.token] if self.issuer.client_id and self.endpoints.token else [],
         )
 
     async def refresh(self) -> bool:

@@ -1,4 +1,4 @@
-"""The gateway's HTTP side: health of the whole suite, and the page at the root."""
+"""The gateway's HTTP side: health of the whole suite, and the dashboard."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from artcafe_common.bus import Bus
 from artcafe_common.contracts.platform import Dependency, GetHealth, Health, health_endpoint
@@ -17,6 +15,7 @@ from artcafe_common.errors import ServiceError
 from artcafe_common.health import Readiness
 from artcafe_common.http import Call, HttpApp, Operation, create_app
 from artcafe_common.rpc import call
+from artcafe_gateway.pages import SignInOrigins, load_pages, page_routes
 
 SERVICES = ("auth", "registry", "metering")
 
@@ -37,33 +36,6 @@ class ServiceHealth(msgspec.Struct, frozen=True, kw_only=True):
     dependencies: list[Dependency]
 
 
-_PAGE = b"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>ArtCafe PubSub</title>
-<style>
-:root { color-scheme: light dark }
-body { font: 1rem/1.5 system-ui, sans-serif; max-width: 40rem; margin: 3rem auto; padding: 0 1rem }
-code { font-family: ui-monospace, monospace }
-</style>
-<h1>ArtCafe PubSub</h1>
-<p>The gateway is running. Agents connect to <code>/ws/agent/{agent_id}</code>, dashboards to
-<code>/ws/dashboard</code>.</p>
-<ul>
-<li><a href="/api/v1/health">Health of the platform</a></li>
-<li>OpenAPI: <a href="/api/v1/auth/openapi.json">auth</a>,
-<a href="/api/v1/registry/openapi.json">registry</a>,
-<a href="/api/v1/usage/openapi.json">metering</a></li>
-</ul>
-</html>
-"""
-_PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
-
-
 def create_gateway_app(bus: Bus, readiness: Readiness) -> HttpApp:
     """Build the gateway's application."""
 
@@ -78,9 +50,6 @@ def create_gateway_app(bus: Bus, readiness: Readiness) -> HttpApp:
         body = SuiteHealth(status="up" if up else "down", services=services)
         return Response(msgspec.json.encode(body), 200 if up else 503, media_type="application/json")
 
-    async def page(_: Request) -> Response:
-        return Response(_PAGE, headers=_PAGE_HEADERS, media_type="text/html")
-
     operations = [
         Operation(
             "GET",
@@ -92,7 +61,9 @@ def create_gateway_app(bus: Bus, readiness: Readiness) -> HttpApp:
             tags=("health",),
         )
     ]
-    return create_app("gateway", operations, readiness=readiness, extra_routes=[Route("/", page)])
+    return create_app(
+        "gateway", operations, readiness=readiness, extra_routes=page_routes(load_pages(), SignInOrigins(bus))
+    )
 
 
 async def _ask(bus: Bus, name: str) -> Health:

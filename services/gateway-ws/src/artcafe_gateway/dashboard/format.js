@@ -1,0 +1,42 @@
+// How numbers, sizes and times are written.
+
+const numbers = new Intl.NumberFormat("en");
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+const moments = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });
+const ago = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+const UNITS = [["day", 86_400], ["hour", 3600], ["minute", 60], ["second", 1]];
+const SIZES = ["B", "KB", "MB", "GB", "TB"];
+
+/** 12,345 */
+export const number = (value) => numbers.format(value);
+
+/** 12.3K */
+export const short = (value) => compact.format(value);
+
+/** 1.5 MB (of 1000 bytes each step) */
+export function bytes(value) {
+  let step = 0;
+  let size = value;
+  while (size >= 1000 && step < SIZES.length - 1) {
+    size /= 1000;
+    step += 1;
+  }
+  return `${step ? size.toFixed(1) : size} ${SIZES[step]}`;
+}
+
+/** 14:03:07, local */
+export const time = (text) => clock.format(new Date(text));
+
+/** 3 Mar 2026, 14:03, local */
+export const moment = (text) => moments.format(new Date(text));
+
+/** 5 minutes ago */
+export function since(text, now = Date.now()) {
+  const seconds = Math.min(0, Math.round((new Date(text).getTime() - now) / 1000));
+  const [unit, size] = UNITS.find(([, each]) => -seconds >= each) ?? ["second", 1];
+  return ago.format(Math.trunc(seconds / size), unit);
+}
+
+/** 3 agents, 1 agent */
+export const count = (value, one, many = `${one}s`) => `${number(value)} ${value === 1 ? one : many}`;

@@ -1,0 +1,133 @@
+// Usage: by day or hour, by agent or channel, as chart, table and file.
+
+import { get } from "../api.js";
+import { bytes, number, short } from "../format.js";
+import { poll } from "../polling.js";
+import { session } from "../session.js";
+import { barChart, meter } from "../ui/chart.js";
+import { download } from "../ui/copy.js";
+import { h, replace } from "../ui/dom.js";
+import { field, input, select } from "../ui/form.js";
+import { table } from "../ui/table.js";
+
+const SECONDS = 30;
+const DAY_MS = 86_400_000;
+const DAYS_BY_HOUR = 7;
+const MEASURES = {
+  messages: ["Messages", number, short],
+  deliveries: ["Deliveries", number, short],
+  bytes: ["Data", bytes, bytes],
+  api_calls: ["API calls", number, short],
+  connection_seconds: ["Connected hours", (value) => (value / 3600).toFixed(1), (value) => (value / 3600).toFixed(1)],
+};
+const FIELDS = ["messages", "deliveries", "bytes_in", "bytes_out", "api_calls", "connection_seconds"];
+
+export function usageView({ signal }) {
+  const today = new Date().toISOString().slice(0, 10);
+  const from = input("from", { type: "date", value: daysBefore(today, 29), max: today });
+  const to = input("to", { type: "date", value: today, max: today });
+  const by = select("by", [["day", "Day"], ["hour", "Hour"], ["month", "Month"]], "day");
+  const group = select("group", [["", "Nothing"], ["agent", "Agent"], ["channel", "Channel"]], "");
+  const measure = select("measure", Object.entries(MEASURES).map(([key, [name]]) => [key, name]), "messages");
+  const month = h("div", {});
+  const chart = h("div", {});
+  const groups = h("div", {});
+  const periods = h("div", {});
+  const problem = h("p", { class: "problem", role: "alert" });
+  const save = h("button", { type: "button", disabled: true }, "Download CSV");
+  let reply = null;
+
+  const ask = () => {
+    const query = { start_date: from.value, end_date: to.value, granularity: by.value, group_by: group.value };
+    return get("/usage/metrics", { query, signal });
+  };
+  const again = poll(ask, { seconds: SECONDS, signal, show, failed: (error) => replace(problem, error.message) });
+  poll(() => get("/usage/current", { signal }), { seconds: SECONDS, signal, show: showMonth });
+
+  function show(found) {
+    reply = found;
+    save.disabled = false;
+    replace(problem);
+    const [name, format, axis] = MEASURES[measure.value];
+    replace(chart, barChart(
+      `${name} by ${reply.granularity}, ${number(reply.metrics.length)} bars; the table below holds the same`,
+      reply.metrics.map((period) => ({
+        label: label(period.start, reply.granularity),
+        value: period[measure.value],
+        title: `${period.start.slice(0, 16).replace("T", " ")} UTC: ${format(period[measure.value])}`,
+      })),
+      axis,
+    ));
+    replace(groups, reply.totals.groups && h("section", { class: "card" }, h("h2", {}, `By ${reply.group_by}`), groupTable(reply)));
+    replace(periods, periodTable(reply));
+  }
+
+  function showMonth(current) {
+    replace(
+      month,
+      meter("Messages this month", current.usage.messages, current.limits.messages_per_month, number),
+      h("p", { class: "hint" }, `${number(current.today.messages)} messages today; ${number(current.usage.active_agents)} agents and ${number(current.usage.active_channels)} channels active this month. Plan ${current.plan ?? "unknown"}; months and days are UTC.`),
+    );
+  }
+
+  for (const control of [from, to, by, group]) {
+    control.addEventListener("change", () => {
+      if (control === by && by.value === "hour" && from.value < daysBefore(to.value, DAYS_BY_HOUR - 1)) from.value = daysBefore(to.value, 1);
+      if (control === by && by.value === "day" && from.value > daysBefore(to.value, 6)) from.value = daysBefore(to.value, 29);
+      if (from.value && to.value) again();
+    });
+  }
+  measure.addEventListener("change", () => reply && show(reply));
+  save.addEventListener("click", () => download(fileName(reply), csv(reply), "text/csv"));
+
+  return h("section", {},
+    h("div", { class: "title" }, h("h1", {}, "Usage"), save),
+    h("section", { class: "card" }, h("h2", {}, "This month"), month),
+    h("section", { class: "card" },
+      h("div", { class: "form inline" }, field("From", from), field("To", to), field("Divide by", by), field("Group by", group), field("Show", measure)),
+      problem, chart),
+    groups,
+    h("section", { class: "card" }, h("h2", {}, "Table"), periods));
+}
+
+function groupTable(reply) {
+  if (!reply.totals.groups.length) return h("p", { class: "hint" }, "Nothing in this range.");
+  const key = `${reply.group_by}_id`;
+  return table(`Usage by ${reply.group_by}`, [[reply.group_by === "agent" ? "Agent" : "Channel"], ["Messages", "right"], ["Deliveries", "right"], ["Data", "right"]],
+    reply.totals.groups.map((each) => [link(reply.group_by, each[key]), number(each.messages), number(each.deliveries), bytes(each.bytes)]));
+}
+
+function link(kind, id) {
+  if (id.startsWith("user:")) return h("span", {}, "a person ", h("code", { class: "break" }, id));
+  return session.may(`${kind}s:read`) ? h("a", { href: `#/${kind}s/${encodeURIComponent(id)}` }, id) : h("code", { class: "break" }, id);
+}
+
+function periodTable(reply) {
+  const columns = [[`${reply.granularity === "hour" ? "Hour" : reply.granularity === "day" ? "Day" : "Month"} (UTC)`], ["Messages", "right"], ["Deliveries", "right"], ["Data", "right"], ["API calls", "right"], ["Connected h", "right"]];
+  const used = [...reply.metrics].reverse().filter((period) => FIELDS.some((name) => period[name]));
+  if (!used.length) return h("p", { class: "hint" }, "Nothing in this range.");
+  const cells = (period) => [number(period.messages), number(period.deliveries), bytes(period.bytes), number(period.api_calls), (period.connection_seconds / 3600).toFixed(1)];
+  return table("Usage by period", columns, [
+    [h("strong", {}, "All"), ...cells(reply.totals)],
+    ...used.map((period) => [period.start.slice(0, reply.granularity === "hour" ? 16 : reply.granularity === "day" ? 10 : 7).replace("T", " "), ...cells(period)]),
+  ]);
+}
+
+/** One line per period; with groups one per period and agent or channel. */
+function csv(reply) {
+  const key = reply.group_by && `${reply.group_by}_id`;
+  const head = ["start", "end", ...(key ? [key] : []), ...FIELDS];
+  const lines = reply.metrics.flatMap((period) =>
+    (key ? period.groups : [{}]).map((part) => [period.start, period.end, ...(key ? [part[key]] : []), ...FIELDS.map((name) => (key ? part : period)[name])]));
+  return [head, ...lines].map((cells) => cells.map(quoted).join(",")).join("\r\n") + "\r\n";
+}
+
+/** RFC 4180; text that a spreadsheet would take for a formula is marked as text. */
+function quoted(value) {
+  const text = typeof value === "string" && /^[=+\-@]/.test(value) ? `'${value}` : String(value);
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+const fileName = (reply) => `usage-${reply.tenant_id}-${reply.start_date}-${reply.end_date}.csv`;
+const daysBefore = (day, days) => new Date(Date.parse(day) - days * DAY_MS).toISOString().slice(0, 10);
+const label = (start, granularity) => (granularity === "hour" ? start.slice(11, 16) : granularity === "month" ? start.slice(0, 7) : start.slice(5, 10));
