@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
@@ -39,6 +39,7 @@ from artcafe_registry.verifying import RememberingVerifier
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
+CANCEL_AGAIN_SECONDS = 0.2
 USAGE_FINISH_SECONDS = 3.0
 
 T = TypeVar("T")
@@ -153,12 +154,14 @@ async def _unless_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> 
     stopping.cancel()
     if working.done():
         return working.result()
-    working.cancel()
-    await asyncio.gather(working, return_exceptions=True)
+    await _cancel([working])
     return None
 
 
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """End tasks; asks again, since `asyncio.wait_for` of Python 3.11 may swallow a cancellation."""
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=CANCEL_AGAIN_SECONDS)
