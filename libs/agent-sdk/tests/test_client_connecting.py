@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from sdk_peer import UNIT, Peer, until
+from sdk_peer import UNIT, Command, Peer, PeerSocket, online_again, until
 
 from artcafe_agent import (
     AgentKey,
@@ -161,3 +163,31 @@ async def test_a_client_is_used_once(client_of: ClientMaker) -> None:
     with pytest.raises(ClientClosed, match="make a new one"):
         await client.connect()
     await client.close()
+
+
+async def test_secrets_reach_no_log(
+    peer: Peer, client_of: ClientMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No challenge, no signature and no payload, not even at the most talkative level."""
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("websockets").setLevel(logging.DEBUG)
+    signatures: list[str] = []
+
+    async def garbage(socket: PeerSocket, command: Command) -> bool:
+        assert socket.socket.request is not None
+        signatures.append(parse_qs(urlsplit(socket.socket.request.path).query)["signature"][0])
+        await socket.socket.send("not json, but payload-of-the-peer")
+        return False
+
+    peer.hook = garbage
+    async with client_of() as client:
+        subscription = await client.subscribe("team")
+        await client.publish("team", "payload-of-ours")
+        await subscription.get(20 * UNIT)
+        (await peer.socket()).drop()
+        await online_again(client)
+    ours = [record for record in caplog.records if record.name.startswith("artcafe_agent")]
+    assert len(ours) > 5
+    text = "\n".join(f"{record.getMessage()} {record.__dict__}" for record in ours)
+    for secret in [*peer.challenges, *signatures, quote(signatures[0], safe=""), "payload-of"]:
+        assert secret not in text

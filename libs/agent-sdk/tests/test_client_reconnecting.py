@@ -305,3 +305,52 @@ async def test_nothing_is_left_after_many_connections(peer: Peer, client_of: Cli
     await client.close()
     ours = {task for task in asyncio.all_tasks() - before if "artcafe_agent" in repr(task.get_coro())}
     assert ours == set()
+
+
+@pytest.mark.parametrize("kind", ["presence", "subscribe"])
+async def test_break_while_restoring_is_no_connection(kind: str, peer: Peer, client_of: ClientMaker) -> None:
+    """A client is online when everything is restored, not before: nobody publishes into the gap."""
+    changes: list[StateChange] = []
+
+    async def drop_second(socket: PeerSocket, command: Command) -> bool:
+        if command["type"] == kind and len(peer.sockets) == 2:
+            socket.drop()
+            return True
+        return False
+
+    peer.hook = drop_second
+    presence = Presence(status="online") if kind == "presence" else None
+    async with client_of(on_state_change=changes.append, presence=presence) as client:
+        if kind == "subscribe":
+            await client.subscribe("a", "b", "c")
+        (await peer.socket()).drop()
+        await peer.socket(3)
+        await online_again(client)
+        states = [change.current.value for change in changes]
+    away = ["waiting", "connecting"]
+    assert states == ["connecting", "online", *away, *away, "online"]
+    assert client.reconnects == 1
+
+
+async def test_peer_that_stops_reading_is_given_up(peer: Peer, client_of: ClientMaker) -> None:
+    """A heartbeat that cannot even be sent is silence too."""
+    peer.heartbeat_interval = 2 * UNIT
+    over = asyncio.Event()
+
+    async def stop_reading(socket: PeerSocket, command: Command) -> bool:
+        if command["type"] == "publish" and len(peer.sockets) == 1:
+            await over.wait()
+        return False
+
+    peer.hook = stop_reading
+    async with client_of() as client:
+
+        async def flood() -> None:
+            while client.reconnects == 0:
+                await client.publish("team", "x" * 50_000, wait=False)
+
+        flooding = asyncio.create_task(flood())
+        await online_again(client)
+        over.set()
+        flooding.cancel()
+        await asyncio.gather(flooding, return_exceptions=True)

@@ -86,6 +86,7 @@ async def test_other_names_of_the_server_are_understood() -> None:
     """A name that the server resolved is found under what it was resolved to, and forgotten with it."""
     routes = Routes()
     named = subscribed(routes, "Team Updates")
+    assert routes.find("team-updates") == ()
     routes.confirm("Team Updates", "Team Updates", "team-updates")
     assert routes.find("team-updates") == (named,)
     assert routes.known_as("team-updates") == ["Team Updates"]
