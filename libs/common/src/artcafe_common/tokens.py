@@ -19,7 +19,7 @@ from artcafe_common.clock import Clock
 from artcafe_common.contracts.auth import IssuerKeys, Jwks
 from artcafe_common.contracts.registry import Membership, Memberships
 from artcafe_common.errors import ErrorCode, ServiceError, invalid, permission_denied, unavailable
-from artcafe_common.roles import Permission, Role, is_role, permissions_of
+from artcafe_common.roles import Permission, Role, permissions_of
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,10 @@ TOKEN_MAX_LENGTH = 16_384
 TENANT_CLAIMS = ("tenant_id", "custom:tenant_id")
 ROLE_CLAIMS = ("role", "custom:role")
 
+# What a token that is none makes the libraries raise; deep nesting ends in a RecursionError.
+_NO_TOKEN = (jwt.PyJWTError, ValueError, TypeError, RecursionError)
+# Far in the future, and a number that arithmetic can do with; NaN and infinity are not below it.
+_TIME_MAX_SECONDS = 2**53
 _KEY_TYPES = {"RS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
 
 
@@ -94,13 +98,23 @@ class KeyRing:
         paused = self._tried_at is not None and now - self._tried_at < UNKNOWN_KEY_PAUSE_SECONDS
         # With no keys at all there is nothing to serve meanwhile, so a first fetch is never put off.
         due = self._fetched_at is None or ((old or found is None) and not paused)
-        # A question that is on its way may bring an unknown key; nobody waits for it to get a known one.
-        if found is None if self._asking else due:
-            await self._refresh(now)
-            found = self._lookup(issuer, key_id)
+        if found is None or self._too_old(now):
+            # A question that is on its way may bring it.
+            if self._asking or due:
+                await asyncio.shield(self._refresh(now))
+                found = self._lookup(issuer, key_id)
+        elif due:
+            # Nobody waits to get a key that is known.
+            self._refresh(now)
         if found is None and issuer in self._issuers and not self._issuers[issuer].keys:
             raise unavailable("the identity provider")
+        if self._too_old(now):
+            # Also between two attempts to get new ones.
+            raise unavailable("auth")
         return found
+
+    def _too_old(self, now: float) -> bool:
+        return self._fetched_at is None or now - self._fetched_at > KEYS_STALE_SECONDS
 
     def _lookup(self, issuer: str, key_id: str) -> tuple[IssuerKeys, dict[str, Any]] | None:
         rules = self._issuers.get(issuer)
@@ -111,13 +125,13 @@ class KeyRing:
                 return rules, dict(key)
         return None
 
-    async def _refresh(self, now: float) -> None:
+    def _refresh(self, now: float) -> asyncio.Task[None]:
         """Ask auth; whoever comes meanwhile shares the question and its outcome."""
         if self._asking is None:
             self._tried_at = now
             self._asking = asyncio.create_task(self._ask(now))
             self._asking.add_done_callback(self._asked)
-        await asyncio.shield(self._asking)
+        return self._asking
 
     def _asked(self, task: asyncio.Task[None]) -> None:
         self._asking = None
@@ -129,7 +143,7 @@ class KeyRing:
         try:
             jwks = await self._fetch()
         except ServiceError as error:
-            if self._fetched_at is None or now - self._fetched_at > KEYS_STALE_SECONDS:
+            if self._too_old(now):
                 raise
             logger.warning("jwks_refresh_failed", extra={"code": error.code})
             return
@@ -164,10 +178,10 @@ class TokenVerifier:
         if len(token) > TOKEN_MAX_LENGTH:
             raise unauthenticated()
         try:
-            header = jwt.get_unverified_header(token)
-            issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
-        except (jwt.PyJWTError, ValueError, UnicodeError):
+            stated = jwt.decode_complete(token, options={"verify_signature": False})
+        except _NO_TOKEN:
             raise unauthenticated() from None
+        header, issuer = stated["header"], stated["payload"].get("iss")
         key_id = header.get("kid")
         if not isinstance(issuer, str) or not isinstance(key_id, str):
             raise unauthenticated()
@@ -193,7 +207,7 @@ class TokenVerifier:
                     "verify_iat": False,
                 },
             )
-        except (jwt.PyJWTError, ValueError, UnicodeError):
+        except _NO_TOKEN:
             raise unauthenticated() from None
         return self._person(claims, rules)
 
@@ -212,7 +226,8 @@ class TokenVerifier:
         if rules.token_uses and claims.get("token_use") not in rules.token_uses:
             raise unauthenticated()
         user_id = claims["sub"]
-        if not isinstance(user_id, str) or not 0 < len(user_id) <= 255:
+        # It stands in keys, frames and logs: no control characters, nothing that is not UTF-8.
+        if not isinstance(user_id, str) or not 0 < len(user_id) <= 255 or not user_id.isprintable():
             raise unauthenticated()
         email = claims.get("email")
         return Person(
@@ -248,9 +263,11 @@ class Access:
         known = await self._memberships.memberships(person.user_id, person.claimed_tenant_id)
         rows = {membership.tenant_id for membership in known.memberships}
         if person.claimed_tenant_id and known.claimed_status and person.claimed_tenant_id not in rows:
-            role = person.claimed_role if is_role(person.claimed_role) else Role.MEMBER
+            # A claim that states no role makes a member; one that this version does not know allows nothing.
             claimed = Membership(
-                tenant_id=person.claimed_tenant_id, role=str(role), tenant_status=known.claimed_status
+                tenant_id=person.claimed_tenant_id,
+                role=person.claimed_role or str(Role.MEMBER),
+                tenant_status=known.claimed_status,
             )
             return Memberships(
                 user_id=known.user_id,
@@ -268,11 +285,10 @@ class Access:
         person = await self.person(token)
         known = await self.memberships(person)
         platform_roles = tuple(known.platform_roles)
-        chosen = _choose(
-            known.memberships, wanted_tenant_id or person.claimed_tenant_id, bool(platform_roles)
-        )
+        # Somebody with a platform role may act in a tenant they do not belong to, where they ask for it.
+        may_visit = bool(platform_roles) and wanted_tenant_id is not None
+        chosen = _choose(known.memberships, wanted_tenant_id or person.claimed_tenant_id, may_visit)
         if chosen is None:
-            # Only somebody with a platform role comes here: they act in a tenant they do not belong to.
             assert wanted_tenant_id is not None
             permissions = permissions_of(None, platform_roles)
             return TenantScope(person, wanted_tenant_id, platform_roles[0], permissions)
@@ -306,4 +322,6 @@ def _first(claims: dict[str, Any], names: tuple[str, ...]) -> str | None:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < _TIME_MAX_SECONDS:
+        return None
+    return float(value)
