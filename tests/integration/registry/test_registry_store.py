@@ -16,6 +16,7 @@ from artcafe_registry.domain.records import Agent, Channel, Member, PublicKey, T
 from artcafe_registry.store import TABLES, Store
 from artcafe_registry.store.access import settle
 from artcafe_registry.store.pending import Work
+from artcafe_registry.store.replays import Replay
 
 NOW = "2026-01-01T00:00:00.000Z"
 LATER = "2026-01-02T00:00:00.000Z"
@@ -95,6 +96,17 @@ async def test_room_is_for_the_tenant_as_it_was_read(store: Store) -> None:
     with pytest.raises(ServiceError) as refused:
         await store.agents.create(_agent())
     assert refused.value.quota is not None
+
+
+async def test_room_is_gone_with_the_first_step_of_a_deletion(store: Store) -> None:
+    """Whoever read the tenant just before its deletion began makes nothing in it any more."""
+    await store.tenants.create(_tenant(), _member())
+    seen = await store.tenants.get("t")
+    assert seen is not None
+    write = store.tenants.room_op(seen, "agents")
+    assert await store.tenants.mark_deleting("t", NOW)
+    with pytest.raises(TransactionFailed):
+        await store._dynamo.transact([write])
 
 
 async def test_agent_round_trips(store: Store) -> None:
@@ -253,6 +265,29 @@ async def test_pending_work_is_one_row_however_often_begun(store: Store) -> None
     await store.pending.done(work)
     await store.pending.done(work)
     assert await store.pending.all() == []
+
+
+async def test_one_request_claims_a_key_and_one_takes_it_over(store: Store) -> None:
+    """Of many who claim a key one gets it, the others its claim; of many who take it over one does."""
+    claims = [
+        Replay(replay_id="t#c#k", digest="d", message_id=f"m{n}", accepted_at=9.0, tried_at=9.0)
+        for n in range(10)
+    ]
+    answers = await asyncio.gather(*(store.replays.claim(claim) for claim in claims))
+    assert answers.count(None) == 1
+    first = claims[answers.index(None)]
+    assert {answer for answer in answers if answer} == {first}
+    # Its own claim made again, as when its answer was lost on the way, is still its own.
+    assert await store.replays.claim(first) is None
+    taken = await asyncio.gather(*(store.replays.take_over(first, 20.0 + n) for n in range(10)))
+    assert taken.count(True) == 1
+    await store.replays.finish("t#c#k")
+    again = await store.replays.claim(claims[0] if claims[0] != first else claims[1])
+    assert again is not None
+    assert (again.state, again.message_id) == ("done", first.message_id)
+    assert not await store.replays.take_over(again, 30.0)
+    await store.replays.forget("t#c#k")
+    assert await store.replays.claim(claims[5]) is None
 
 
 async def test_attempts_that_meet_are_made_again(store: Store) -> None:

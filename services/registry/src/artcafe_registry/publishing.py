@@ -38,7 +38,7 @@ class Publisher:
         self._rates = TenantRates("messages per second", clock)
 
     async def publish(
-        self, tenant: Tenant, channel: Channel, user_id: str, data: bytes, key: str | None
+        self, tenant: Tenant, channel: Channel, sender: str, data: bytes, key: str | None
     ) -> PublishedMessage:
         """Publish `data` (valid JSON) in a channel and count it.
 
@@ -50,11 +50,11 @@ class Publisher:
         self._check_size(tenant, len(data))
         if key is None:
             await self._take(tenant)
-            return self._send(channel, user_id, data, new_ulid(self._clock.now()), self._clock.now())
-        return await self._publish_once(tenant, channel, user_id, data, _checked_key(key))
+            return self._send(channel, sender, data, new_ulid(self._clock.now()), self._clock.now())
+        return await self._publish_once(tenant, channel, sender, data, _checked_key(key))
 
     async def _publish_once(
-        self, tenant: Tenant, channel: Channel, user_id: str, data: bytes, key: str
+        self, tenant: Tenant, channel: Channel, sender: str, data: bytes, key: str
     ) -> PublishedMessage:
         now = self._clock.now()
         replay = Replay(
@@ -83,7 +83,7 @@ class Publisher:
             replay = earlier
         try:
             await self._take(tenant)
-            published = self._send(channel, user_id, data, replay.message_id, replay.accepted_at)
+            published = self._send(channel, sender, data, replay.message_id, replay.accepted_at)
         except ServiceError:
             await self._replays.forget(replay.replay_id)
             raise
@@ -91,10 +91,9 @@ class Publisher:
         return published
 
     def _send(
-        self, channel: Channel, user_id: str, data: bytes, message_id: str, now: float
+        self, channel: Channel, sender: str, data: bytes, message_id: str, now: float
     ) -> PublishedMessage:
-        # No agent's id holds a colon, so a person cannot be taken for an agent.
-        frame = build_frame(message_id, sender_field(f"user:{user_id}"), now, channel.channel_id, data)
+        frame = build_frame(message_id, sender_field(sender), now, channel.channel_id, data)
         self._bus.publish_nowait(channel_subject(channel.tenant_id, channel.channel_id), frame)
         self._usage.message(self._clock.now(), channel.tenant_id, "", channel.channel_id, len(data))
         self._allowance.accepted(channel.tenant_id)

@@ -11,6 +11,7 @@ from artcafe_common.http import Call, Operation
 from artcafe_common.ids import check_channel_id
 from artcafe_common.roles import Permission
 from artcafe_registry.domain.channels import durable_refused
+from artcafe_registry.domain.people import person_name
 from artcafe_registry.domain.records import Channel
 from artcafe_registry.services import Services
 from artcafe_registry.wire import MessageList, MessagesQuery, PublishedMessage
@@ -79,7 +80,7 @@ class MessageHandlers:
         if tenant is None:
             raise not_found("tenant")
         key = call.request.headers.get(IDEMPOTENCY_HEADER)
-        return await services.publisher.publish(tenant, channel, call.person.user_id, data, key)
+        return await services.publisher.publish(tenant, channel, person_name(call.person), data, key)
 
     async def list_messages(self, call: Call) -> MessageList:
         """Refuse: no channel keeps messages yet."""
