@@ -31,8 +31,8 @@ TOKEN_MAX_LENGTH = 16_384
 TENANT_CLAIMS = ("tenant_id", "custom:tenant_id")
 ROLE_CLAIMS = ("role", "custom:role")
 
-# What a token that is none makes the libraries raise; deep nesting ends in a RecursionError.
-_NO_TOKEN = (jwt.PyJWTError, ValueError, TypeError, RecursionError)
+# What a token that is none makes the libraries raise.
+_NO_TOKEN = (jwt.PyJWTError, ValueError)
 # Far in the future, and a number that arithmetic can do with; NaN and infinity are not below it.
 _TIME_MAX_SECONDS = 2**53
 _KEY_TYPES = {"RS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
