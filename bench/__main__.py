@@ -47,7 +47,7 @@ def main() -> int:
         return 1
     finally:
         if outcomes:
-            print(table(outcomes))
+            print(table(outcomes, judged=not options.quick))
     report(f"kept in {save(outcomes, facts, options.results)}")
     return 0
 

@@ -58,9 +58,9 @@ def against(what: str, ours: Sequence[Sample], theirs: Sequence[Sample], limit: 
 def remarks_on(samples: Samples) -> list[str]:
     """Return what a reader must know: a generator that was too busy."""
     return [
-        f"the load generator was busy {max(s.generator_share for s in of_peer):.0%} of the time with {name}"
+        f"the load generator was busy {max(s.generator_busy for s in of_peer):.0%} of the time with {name}"
         for name, of_peer in samples.items()
-        if max(s.generator_share for s in of_peer) > BUSY_GENERATOR
+        if max(s.generator_busy for s in of_peer) > BUSY_GENERATOR
     ]
 
 

@@ -23,11 +23,11 @@ class BenchError(Exception):
 
 
 class Generator:
-    """A running load generator on one core; use it as a context manager."""
+    """A running load generator on one core, `alone` or shared with servers; use it as a context manager."""
 
-    def __init__(self, core: int) -> None:
+    def __init__(self, core: int, *, alone: bool) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.loadgen", str(core)],
+            [sys.executable, "-m", "bench.loadgen", str(core), "alone" if alone else "shared"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=_ROOT,

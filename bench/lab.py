@@ -32,40 +32,45 @@ P = TypeVar("P", bound=Peer)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How much is measured, and for how long."""
+    """How much is measured, and for how long; `seconds` is the length of each of the rounds."""
 
     rounds: int = 5
-    seconds: float = 1.2
+    seconds: float = 1.0
     warm_up_seconds: float = 0.2
     receivers: int = 200
     growth: tuple[int, ...] = (10, 100, 1000)
     agents: int = 2000
     heartbeats: int = 5
+    idle_seconds: float = 4.0
     rate: float = 1000.0
 
 
 QUICK = Effort(
     rounds=2,
-    seconds=0.4,
-    warm_up_seconds=0.1,
+    seconds=0.25,
+    warm_up_seconds=0.05,
     receivers=20,
-    growth=(2, 10, 40),
-    agents=80,
+    growth=(2, 20),
+    agents=40,
     heartbeats=2,
+    idle_seconds=0.5,
     rate=200.0,
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One round with one peer: what was delivered, and the CPU seconds of each process meanwhile."""
+    """One round with one peer: what was delivered, and the CPU seconds of each process meanwhile.
+
+    `generator_busy` is the share of the time in which the generator had something to do.
+    """
 
     messages: int
     deliveries: int
     seconds: float
     serving: dict[str, float]
     beside: dict[str, float]
-    generator_cpu: float
+    generator_busy: float
     latencies: list[float]
 
     @property
@@ -77,11 +82,6 @@ class Sample:
     def beside_us(self) -> float:
         """The same of the processes beside."""
         return sum(self.beside.values()) / self.deliveries * 1e6
-
-    @property
-    def generator_share(self) -> float:
-        """How busy the generator was, 1.0 being all the time."""
-        return self.generator_cpu / self.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Lab:
         self._peers: dict[str, Peer] = {}
         self._groups: set[str] = set()
         self._cores_before = os.sched_getaffinity(0)
-        self.generator = Generator(self.generator_core)
+        self.generator = Generator(self.generator_core, alone=self.generator_core != self.server_core)
 
     def __enter__(self) -> Lab:
         # The servers inherit it.
@@ -208,7 +208,7 @@ def measured(peer: Peer, work: Callable[[], Done]) -> Sample:
         seconds=done.seconds,
         serving=serving.used(),
         beside=beside.used(),
-        generator_cpu=done.cpu_seconds,
+        generator_busy=1.0 - done.idle_seconds / done.seconds,
         latencies=done.latencies,
     )
 

@@ -21,10 +21,14 @@ LIMITS = {"messages_per_second": 1_000_000, "messages_per_month": 1_000_000_000_
 
 
 class Platform:
-    """A signed-in person and a tenant of their own; agents share one key, which they sign with here."""
+    """A signed-in person and a tenant of their own; agents share one key, which they sign with here.
 
-    def __init__(self, base_url: str, email: str, password: str) -> None:
-        self._api = f"{base_url}/api/v1"
+    Services are asked directly, as their sockets are opened directly: no peer has an edge in front.
+    """
+
+    def __init__(self, auth_url: str, registry_url: str, email: str, password: str) -> None:
+        self._auth = f"{auth_url}/api/v1/auth"
+        self._registry = f"{registry_url}/api/v1"
         self._email = email
         self._password = password
         self._headers: dict[str, str] = {}
@@ -56,6 +60,10 @@ class Platform:
         asyncio.run(self._with_session(work))
         return targets
 
+    def read_agents(self, agents: Sequence[str]) -> None:
+        """Read agents, a few at a time."""
+        asyncio.run(self._with_session(lambda session: self._each(self._read_agent, session, agents)))
+
     async def _with_session(self, work: Callable[[aiohttp.ClientSession], Awaitable[object]]) -> None:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
             await work(session)
@@ -76,7 +84,7 @@ class Platform:
 
     async def _sign_in(self, session: aiohttp.ClientSession) -> None:
         body = {"email": self._email, "password": self._password}
-        token = (await self._post(session, "/auth/login", body))["access_token"]
+        token = (await self._post(session, f"{self._auth}/login", body))["access_token"]
         self._headers = {"Authorization": f"Bearer {token}"}
         tenant = {
             "tenant_id": TENANT_ID,
@@ -85,23 +93,32 @@ class Platform:
             "limits": LIMITS,
             "auto_create_channels": True,
         }
-        await self._post(session, "/tenants", tenant)
+        await self._post(session, f"{self._registry}/tenants", tenant)
         self._headers["X-Tenant-Id"] = TENANT_ID
 
     async def _make_agent(self, session: aiohttp.ClientSession, agent_id: str) -> str:
         body = {"agent_id": agent_id, "name": agent_id, "public_key": self._public_key}
-        await self._post(session, "/agents", body)
+        await self._post(session, f"{self._registry}/agents", body)
         return agent_id
+
+    async def _read_agent(self, session: aiohttp.ClientSession, agent_id: str) -> str:
+        async with session.get(f"{self._registry}/agents/{agent_id}", headers=self._headers) as answer:
+            await _check(answer)
+            return agent_id
 
     async def _socket_target(self, session: aiohttp.ClientSession, agent_id: str) -> str:
         body = {"tenant_id": TENANT_ID, "agent_id": agent_id}
-        challenge = (await self._post(session, "/auth/agent/challenge", body))["challenge"]
+        challenge = (await self._post(session, f"{self._auth}/agent/challenge", body))["challenge"]
         signature = base64.b64encode(self._key.sign(challenge.encode())).decode()
         query = urlencode({"challenge": challenge, "signature": signature})
         return f"/ws/agent/{agent_id}?{query}"
 
-    async def _post(self, session: aiohttp.ClientSession, path: str, body: object) -> Any:
-        async with session.post(self._api + path, json=body, headers=self._headers) as answer:
-            if answer.status >= 400:
-                raise BenchError(f"{path} was answered {answer.status}: {(await answer.text())[:300]}")
+    async def _post(self, session: aiohttp.ClientSession, url: str, body: object) -> Any:
+        async with session.post(url, json=body, headers=self._headers) as answer:
+            await _check(answer)
             return await answer.json()
+
+
+async def _check(answer: aiohttp.ClientResponse) -> None:
+    if answer.status >= 400:
+        raise BenchError(f"{answer.url} was answered {answer.status}: {(await answer.text())[:300]}")

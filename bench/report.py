@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from bench.findings import Finding, Outcome
+from bench.plot import bars
 
 _MET = {True: "met", False: "NOT MET", None: ""}
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """Return the findings of all scenarios as text."""
+def table(outcomes: Sequence[Outcome], *, judged: bool) -> str:
+    """Return the findings of all scenarios as text, with whether targets are met if `judged`."""
     lines = []
     for outcome in outcomes:
-        rows = [_row(finding) for finding in outcome.findings]
+        rows = [_row(finding, judged) for finding in outcome.findings]
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         lines.append(f"\n{outcome.scenario}: median (lowest-highest)")
         for row in rows:
@@ -30,7 +31,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 
 def save(outcomes: Sequence[Outcome], facts: Mapping[str, Any], folder: Path) -> Path:
-    """Write everything into a new file of a folder and return its path."""
+    """Write everything into a new file of a folder, with a drawing beside it, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / time.strftime("%Y%m%dT%H%M%SZ.json", time.gmtime())
     content = {
@@ -46,11 +47,12 @@ def save(outcomes: Sequence[Outcome], facts: Mapping[str, Any], folder: Path) ->
         ],
     }
     path.write_text(json.dumps(content, indent=1))
+    path.with_suffix(".svg").write_text(bars(outcomes))
     return path
 
 
-def _row(finding: Finding) -> tuple[str, str, str, str]:
+def _row(finding: Finding, judged: bool) -> tuple[str, str, str, str]:
     value = finding.value
     text = f"{value.median:.{finding.digits}f}" if value.low == value.high else value.text(finding.digits)
     target = "" if finding.limit is None else f"target <= {finding.limit:.3g}"
-    return finding.what, f"{text} {finding.unit}", target, _MET[finding.met]
+    return finding.what, f"{text} {finding.unit}", target, _MET[finding.met if judged else None]

@@ -1,4 +1,4 @@
-"""``python -m bench.loadgen CORE``: obey JSON lines on standard input, answer on standard output."""
+"""``python -m bench.loadgen CORE alone|shared``: obey JSON lines on standard input, answer on output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 class Generator:
     """The sockets of this process by group, and the commands about them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, spin: bool) -> None:
+        self._spin = spin
         self._groups: dict[str, Group] = {}
         self._kept_alive_at = time.monotonic()
 
@@ -40,9 +41,9 @@ class Generator:
                 group.close()
                 return Done()
             case Flood():
-                return work.flood(command, self._only(command.publisher), self._groups[command.receivers])
+                return work.flood(command, *self._both(command), spin=self._spin)
             case Paced():
-                return work.paced(command, self._only(command.publisher), self._groups[command.receivers])
+                return work.paced(command, *self._both(command), spin=self._spin)
             case Say():
                 return work.say(command, self._groups[command.group])
 
@@ -55,15 +56,15 @@ class Generator:
             for group in self._groups.values():
                 group.keep_alive()
 
-    def _only(self, name: str) -> Client:
-        (client,) = self._groups[name].clients.values()
-        return client
+    def _both(self, command: Flood | Paced) -> tuple[Client, Group]:
+        (publisher,) = self._groups[command.publisher].clients.values()
+        return publisher, self._groups[command.receivers]
 
 
 def main() -> None:
     """Run until standard input ends."""
     os.sched_setaffinity(0, {int(sys.argv[1])})
-    generator = Generator()
+    generator = Generator(spin=sys.argv[2] == "alone")
     while line := _next_line(generator):
         try:
             done = generator.obey(_decoder.decode(line))

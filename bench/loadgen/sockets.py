@@ -38,7 +38,10 @@ class Client:
 
     def receive(self) -> int:
         """Read what is there and return how many messages ended in it. Raises: GeneratorError at the end."""
-        size = self.socket.recv_into(_room)
+        try:
+            size = self.socket.recv_into(_room)
+        except ConnectionError:
+            size = 0
         if size == 0:
             raise GeneratorError("a server closed a socket")
         end = self._end

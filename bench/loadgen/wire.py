@@ -76,12 +76,12 @@ Command = Open | Close | Flood | Paced | Say
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a command did: counts, wall and CPU seconds of the generator, latencies in seconds."""
+    """What a command did: counts, wall seconds, those of them with nothing to do, latencies in seconds."""
 
     count: int = 0
     deliveries: int = 0
     seconds: float = 0.0
-    cpu_seconds: float = 0.0
+    idle_seconds: float = 0.0
     latencies: list[float] = []
     error: str | None = None
 

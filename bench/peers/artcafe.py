@@ -29,10 +29,11 @@ class ArtCafe:
     def __init__(self, stack: DevStack) -> None:
         self._stack = stack
         self._spare: list[str] = []
-        demo = stack.demo
-        self.platform = Platform(stack.base_url, demo["email"], demo["password"])
+        demo, urls = stack.demo, stack.urls
+        self.platform = Platform(
+            urls["auth"]["http"], urls["registry"]["http"], demo["email"], demo["password"]
+        )
         self.platform.sign_in()
-        self._agents: list[str] = []
 
     @property
     def serving(self) -> dict[str, int]:
@@ -42,7 +43,7 @@ class ArtCafe:
     @property
     def beside(self) -> dict[str, int]:
         """The rest of the system."""
-        return self.pids("auth", "registry", "metering", "valkey", "edge", "gateway-2")
+        return self.pids("auth", "registry", "metering", "valkey", "gateway-2")
 
     def pids(self, *names: str) -> dict[str, int]:
         """Return the ids of processes by their names in the stack."""
@@ -108,7 +109,7 @@ class AcrossGateways:
     @property
     def beside(self) -> dict[str, int]:
         """The rest of the system."""
-        return self._platform.pids("auth", "registry", "metering", "valkey", "edge")
+        return self._platform.pids("auth", "registry", "metering", "valkey")
 
     def publisher(self, channel: str) -> SocketPlan:
         """Return an agent that publishes."""

@@ -18,7 +18,7 @@ IDLE_CHANNEL_ID = "idle"
 # Presence is written behind the agents' backs.
 SETTLE_SECONDS = 1.0
 GATEWAY = "gateway-1"
-SERVICES = (GATEWAY, "auth", "registry", "metering", "nats", "edge", "valkey")
+SERVICES = (GATEWAY, "auth", "registry", "metering", "nats", "valkey")
 # Agents are signed in and connected so many at a time: a challenge holds for five minutes.
 BATCH = 500
 
@@ -39,6 +39,8 @@ def agents(lab: Lab) -> Outcome:
     time.sleep(SETTLE_SECONDS)
     connecting = {name: seconds / total * 1000 for name, seconds in meter.used().items()}
     grown = (resident_bytes(pids[GATEWAY]) - memory) / total / 1024
+    idle = _idle(lab, pids)
+    lab.report("heartbeats")
     heartbeat = _heartbeats(lab, pids[GATEWAY])
     findings = [
         Finding(
@@ -58,6 +60,11 @@ def agents(lab: Lab) -> Outcome:
             limit=MEMORY_LIMIT_KIB,
         ),
         Finding(
+            what=f"{total} idle agents, all services",
+            value=spread([sum(idle.values()) * 100]),
+            unit="% of a core",
+        ),
+        Finding(
             what="a heartbeat with its answer",
             value=spread(heartbeat),
             unit="ms CPU",
@@ -65,7 +72,17 @@ def agents(lab: Lab) -> Outcome:
             digits=4,
         ),
     ]
-    return Outcome(scenario="agents", findings=findings, details={"connecting_ms": connecting})
+    details = {"connecting_ms": connecting, "idle_cores": idle}
+    return Outcome(scenario="agents", findings=findings, details=details)
+
+
+def _idle(lab: Lab, pids: dict[str, int]) -> dict[str, float]:
+    """Return the share of a core that each process uses while agents do nothing."""
+    idle_seconds = lab.effort.idle_seconds
+    lab.report(f"doing nothing for {idle_seconds:g} s")
+    meter = CpuMeter(pids)
+    time.sleep(idle_seconds)
+    return {name: seconds / idle_seconds for name, seconds in meter.used().items()}
 
 
 def _channels(lab: Lab) -> list[tuple[str, int]]:
