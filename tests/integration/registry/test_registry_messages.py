@@ -137,7 +137,8 @@ async def test_key_is_forgotten_after_a_day(stage: Stage) -> None:
     """A key older than 24 hours is free again, although the table has not removed its row yet."""
     tenant_id, owner = await _channel(stage)
     old = Replay(
-        replay_id=f"{tenant_id}#messages/team.updates#k",
+        tenant_id=tenant_id,
+        request="messages/team.updates#k",
         digest="of another body",
         message_id=new_ulid(),
         accepted_at=1_000.0,

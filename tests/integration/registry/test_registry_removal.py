@@ -34,6 +34,7 @@ async def _furnish(stage: Stage) -> str:
         await owner.post("/channels", json={"name": "c", "channel_id": f"c{number}"})
         for agent in range(12):
             await owner.put(f"/channels/c{number}/members/a{agent}", json={})
+    await owner.post("/channels/c0/messages", json={}, headers={"Idempotency-Key": "k"})
     for number in range(4):
         await owner.post(f"/tenants/{tenant_id}/members", json={"user_id": f"u{number}-{tenant_id}"})
     return tenant_id

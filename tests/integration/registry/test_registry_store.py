@@ -270,7 +270,7 @@ async def test_pending_work_is_one_row_however_often_begun(store: Store) -> None
 async def test_one_request_claims_a_key_and_one_takes_it_over(store: Store) -> None:
     """Of many who claim a key one gets it, the others its claim; of many who take it over one does."""
     claims = [
-        Replay(replay_id="t#c#k", digest="d", message_id=f"m{n}", accepted_at=9.0, tried_at=9.0)
+        Replay(tenant_id="t", request="c#k", digest="d", message_id=f"m{n}", accepted_at=9.0, tried_at=9.0)
         for n in range(10)
     ]
     answers = await asyncio.gather(*(store.replays.claim(claim) for claim in claims))
@@ -281,12 +281,12 @@ async def test_one_request_claims_a_key_and_one_takes_it_over(store: Store) -> N
     assert await store.replays.claim(first) is None
     taken = await asyncio.gather(*(store.replays.take_over(first, 20.0 + n) for n in range(10)))
     assert taken.count(True) == 1
-    await store.replays.finish("t#c#k")
+    await store.replays.finish(first)
     again = await store.replays.claim(claims[0] if claims[0] != first else claims[1])
     assert again is not None
     assert (again.state, again.message_id) == ("done", first.message_id)
     assert not await store.replays.take_over(again, 30.0)
-    await store.replays.forget("t#c#k")
+    await store.replays.forget(first)
     assert await store.replays.claim(claims[5]) is None
 
 

@@ -58,7 +58,8 @@ class Publisher:
     ) -> PublishedMessage:
         now = self._clock.now()
         replay = Replay(
-            replay_id=f"{tenant.tenant_id}#messages/{channel.channel_id}#{key}",
+            tenant_id=tenant.tenant_id,
+            request=f"messages/{channel.channel_id}#{key}",
             digest=hashlib.sha256(data).hexdigest(),
             message_id=new_ulid(now),
             accepted_at=now,
@@ -85,9 +86,9 @@ class Publisher:
             await self._take(tenant)
             published = self._send(channel, sender, data, replay.message_id, replay.accepted_at)
         except ServiceError:
-            await self._replays.forget(replay.replay_id)
+            await self._replays.forget(replay)
             raise
-        await self._replays.finish(replay.replay_id)
+        await self._replays.finish(replay)
         return published
 
     def _send(

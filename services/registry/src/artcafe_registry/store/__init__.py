@@ -42,3 +42,4 @@ class Store:
         await clear_tenant(self._tables.agents, tenant_id)
         await clear_tenant(self._tables.channels, tenant_id)
         await clear_tenant(self._tables.grants, tenant_id)
+        await clear_tenant(self._tables.replays, tenant_id)

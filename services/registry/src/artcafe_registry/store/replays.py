@@ -15,10 +15,12 @@ KEPT_SECONDS = 24 * 3600
 class Replay:
     """What became of the first request with a key.
 
-    `digest` is of its body. `state` is ``started`` until the message is on its way. Times are epoch seconds.
+    `request` names what was asked for and the key it came with; `digest` is of its body. `state` is
+    ``started`` until the message is on its way. Times are epoch seconds.
     """
 
-    replay_id: str
+    tenant_id: str
+    request: str
     digest: str
     message_id: str
     accepted_at: float
@@ -35,7 +37,7 @@ class ReplayStore:
     async def claim(self, replay: Replay) -> Replay | None:
         """Write a first request; return None, or the earlier one with the same key where there is one."""
         item: Item = {
-            "replay_id": replay.replay_id,
+            **_key(replay),
             "digest": replay.digest,
             "message_id": replay.message_id,
             "accepted_at": replay.accepted_at,
@@ -47,7 +49,7 @@ class ReplayStore:
             # The table's own time to live may be days late.
             await self._table.put(
                 item,
-                "attribute_not_exists(#replay_id) OR #expires_at <= :now",
+                "attribute_not_exists(#request) OR #expires_at <= :now",
                 {"now": int(replay.accepted_at)},
             )
         except ConditionFailed as error:
@@ -62,7 +64,7 @@ class ReplayStore:
         """Try a request again that somebody started and did not finish; False where another was faster."""
         try:
             await self._table.update(
-                {"replay_id": replay.replay_id},
+                _key(replay),
                 "SET #tried_at = :now",
                 {"now": now, "seen": replay.tried_at, "started": "started"},
                 "#tried_at = :seen AND #state = :started",
@@ -72,20 +74,23 @@ class ReplayStore:
             return False
         return True
 
-    async def finish(self, replay_id: str) -> None:
+    async def finish(self, replay: Replay) -> None:
         """Note that the message is on its way."""
-        await self._table.update(
-            {"replay_id": replay_id}, "SET #state = :done", {"done": "done"}, returns="NONE"
-        )
+        await self._table.update(_key(replay), "SET #state = :done", {"done": "done"}, returns="NONE")
 
-    async def forget(self, replay_id: str) -> None:
+    async def forget(self, replay: Replay) -> None:
         """Remove a request that was refused after all, so that it can be made again."""
-        await self._table.delete({"replay_id": replay_id})
+        await self._table.delete(_key(replay))
+
+
+def _key(replay: Replay) -> dict[str, str]:
+    return {"tenant_id": replay.tenant_id, "request": replay.request}
 
 
 def _replay(item: Item) -> Replay:
     return Replay(
-        replay_id=item["replay_id"],
+        tenant_id=item["tenant_id"],
+        request=item["request"],
         digest=item["digest"],
         message_id=item["message_id"],
         accepted_at=item["accepted_at"],

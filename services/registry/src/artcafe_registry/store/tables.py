@@ -13,7 +13,7 @@ table                   keys (hash, range)     rows
 ``channels``            tenant_id, channel_id  one per channel
 ``channel-subscriptions``  tenant_id, channel_agent  ``T, C#A``: agent A's member row in channel C
                                                ``T, @A#C``: the same row, found by the agent
-``idempotency``         replay_id              the result of a request with an ``Idempotency-Key``, for a day
+``idempotency``         tenant_id, request     the result of a request with an ``Idempotency-Key``, for a day
 ``pending-work``        work_id                what was begun and must be finished: deletions, revocations
 ======================= ====================== ===========================================================
 
@@ -31,7 +31,7 @@ MEMBERS = TableSpec("tenant-members", "tenant_id", "user_id")
 AGENTS = TableSpec("agents", "tenant_id", "agent_id")
 CHANNELS = TableSpec("channels", "tenant_id", "channel_id")
 GRANTS = TableSpec("channel-subscriptions", "tenant_id", "channel_agent")
-REPLAYS = TableSpec("idempotency", "replay_id", ttl="expires_at")
+REPLAYS = TableSpec("idempotency", "tenant_id", "request", ttl="expires_at")
 PENDING = TableSpec("pending-work", "work_id")
 
 TABLES = (TENANTS, MEMBERS, AGENTS, CHANNELS, GRANTS, REPLAYS, PENDING)
