@@ -28,6 +28,8 @@ def test_defaults_are_those_of_the_documentation() -> None:
         ("METERING_HOURS_KEPT_DAYS", "8"),
         ("METERING_DAYS_KEPT_DAYS", "39"),
         ("METERING_MONTHS_KEPT_DAYS", "61"),
+        ("METERING_ROLLED_HOURS_KEPT_DAYS", "8"),
+        ("METERING_ROLLED_DAYS_KEPT_DAYS", "39"),
         ("METERING_ROUNDS", "0"),
         ("METERING_REDIS_URL", "redis://v"),
     ],

@@ -95,7 +95,7 @@ def test_months_by_agent_are_added_up_from_days() -> None:
 
 @pytest.mark.parametrize(
     ("granularity", "days", "by"),
-    [("hour", 29, None), ("day", 90, None), ("month", 400, None), ("month", 90, "agent")],
+    [("hour", 29, None), ("day", 400, None), ("month", 400, None), ("month", 400, "agent")],
 )
 def test_what_is_no_longer_kept_is_refused(granularity: Granularity, days: int, by: Breakdown | None) -> None:
     """The oldest day that is kept is answered; the one before is refused instead of shown as zeros."""

@@ -45,7 +45,7 @@ from artcafe_common.errors import not_found
 from artcafe_common.rpc import serve
 from artcafe_common.streams import USAGE, ensure_stream
 from artcafe_devstack.ports import free_port
-from artcafe_devstack.servers import RunningServer, nats_server, valkey_server
+from artcafe_devstack.servers import AwsEndpoint, RunningServer, nats_server, valkey_server
 from artcafe_metering.batches import Batch, read_batch
 from artcafe_metering.counters import ValkeyCounters
 from artcafe_metering.intake import Intake
@@ -400,7 +400,7 @@ class Service:
 
 @pytest.fixture
 async def service_of(
-    nats: RunningServer, valkey: RunningServer, tmp_path: Path
+    nats: RunningServer, valkey: RunningServer, aws: AwsEndpoint, tmp_path: Path
 ) -> AsyncIterator[Callable[..., Awaitable[Service]]]:
     """Run the service as a process, and wait until it is ready."""
     services: list[Service] = []
@@ -410,6 +410,7 @@ async def service_of(
 
     async def run(**environment: str) -> Service:
         shared = {"NATS_URL": nats.url, "REDIS_URL": valkey.url, "LOG_LEVEL": "INFO"}
+        shared |= aws.environment() | {"CREATE_TABLES": "true"}
         service = Service(base | shared | environment, tmp_path / f"metering-{len(services)}.log")
         services.append(service)
         service.start()

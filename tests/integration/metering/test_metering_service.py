@@ -266,7 +266,10 @@ async def test_roles_of_the_platform_see_every_tenant(
         {"start_date": "2026-01-01T00:00:00Z"},
         {"start_date": str(date.today() + timedelta(days=1))},
         {"end_date": str(date.today() + timedelta(days=40))},
-        {"start_date": str(date.today() - timedelta(days=92)), "granularity": "day"},
+        {
+            "start_date": str(date.today() - timedelta(days=402)),
+            "end_date": str(date.today() - timedelta(days=400)),
+        },
         {"start_date": str(date.today() - timedelta(days=31)), "granularity": "hour"},
         {"start_date": "1970-01-01", "granularity": "month"},
         {"start_date": "0001-01-01", "end_date": "0001-01-02"},
@@ -328,7 +331,7 @@ async def test_metrics_and_document_are_served(service_of: Any, sender: Any, sto
     assert "artcafe_metering_messages_total 7.0" in text
     assert 'artcafe_metering_batches_total{outcome="applied"} 1.0' in text
     document = (await service.get("/openapi.json")).json()
-    assert set(document["paths"]) == {f"/api/v1/usage{path}" for path in ROUTES}
+    assert set(document["paths"]) == {f"/api/v1/usage{path}" for path in (*ROUTES, "/adjustments")}
 
 
 @pytest.mark.parametrize(

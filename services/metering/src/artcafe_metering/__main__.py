@@ -12,6 +12,7 @@ from artcafe_common.bus import Bus
 from artcafe_common.clock import SystemClock
 from artcafe_common.contracts.metering import GET_MONTH
 from artcafe_common.contracts.platform import GetHealth, Health, health_endpoint
+from artcafe_common.dynamo import Dynamo
 from artcafe_common.errors import unavailable
 from artcafe_common.health import Readiness
 from artcafe_common.http import serve_http
@@ -19,13 +20,16 @@ from artcafe_common.http.server import listening_socket
 from artcafe_common.remote import remote_access
 from artcafe_common.service import EXIT_CONFIG, parser_for, run_service
 from artcafe_common.usage import UsageCounter, UsageReporter
+from artcafe_metering.adjustments import AdjustmentsApi
 from artcafe_metering.app import create_usage_app
 from artcafe_metering.config import PREFIX, MeteringConfig
 from artcafe_metering.counters import ValkeyCounters
 from artcafe_metering.handlers import UsageApi
 from artcafe_metering.intake import Intake
+from artcafe_metering.layers import LayeredCounters
 from artcafe_metering.ledger import Ledger
-from artcafe_metering.periods import Retention
+from artcafe_metering.rolled import USAGE_METRICS, Rolled
+from artcafe_metering.roller import Roller
 from artcafe_metering.tenants import RemoteTenants
 from artcafe_metering.valkey import Valkey
 
@@ -33,13 +37,14 @@ logger = logging.getLogger(__name__)
 
 SERVICE = "metering"
 LAST_BATCH_SECONDS = 3.0
+TABLES_RETRY_SECONDS = 5.0
 
 
 async def serve(config: MeteringConfig, stop: asyncio.Event) -> None:
     """Run until `stop` is set; then finish requests and rounds in flight, and give back what is left."""
     clock = SystemClock()
     valkey = _valkey(config)
-    retention = Retention(config.hours_kept_days, config.days_kept_days, config.months_kept_days)
+    retention = config.retention()
     bound = listening_socket(config.http_host, config.http_port)
     bus = await _open_bus(config, stop)
     if bus is None:
@@ -50,21 +55,32 @@ async def serve(config: MeteringConfig, stop: asyncio.Event) -> None:
         intake = Intake(bus, ledger, clock, retention, config.rounds)
         counter = UsageCounter(clock)
         reporter = UsageReporter(bus, counter)
-        api = UsageApi(ValkeyCounters(valkey), RemoteTenants(bus), clock, retention)
         readiness = _readiness(config, bus, ledger, intake)
-        app = create_usage_app(api, readiness, remote_access(bus, clock), counter)
 
         async def health(_: GetHealth) -> Health:
             return await readiness.report()
 
         async with AsyncExitStack() as stack:
+            dynamo = await stack.enter_async_context(
+                Dynamo.connect(
+                    region=config.aws_region, endpoint_url=config.aws_endpoint_url, prefix=config.table_prefix
+                )
+            )
+            rolled = Rolled(dynamo)
+            counters = ValkeyCounters(valkey)
+            api = UsageApi(LayeredCounters(counters, rolled, clock), RemoteTenants(bus), clock, retention)
+            operations = [*api.operations(), *AdjustmentsApi(rolled, clock, retention).operations()]
+            app = create_usage_app(operations, readiness, remote_access(bus, clock), counter)
+            roller = Roller(valkey, counters, rolled, clock, retention, intake.backlog)
             await stack.enter_async_context(rpc.serve(bus, GET_MONTH, api.month, queue=SERVICE))
             await stack.enter_async_context(rpc.serve(bus, health_endpoint(SERVICE), health, queue=SERVICE))
             async with asyncio.TaskGroup() as tasks:
                 reporting = tasks.create_task(reporter.run())
                 tasks.create_task(intake.run(stop))
+                rolling = tasks.create_task(_roll(roller, dynamo, config.create_tables))
                 await serve_http(app.asgi, bound, stop)
                 readiness.drain()
+                rolling.cancel()
                 reporting.cancel()
                 await reporter.finish(LAST_BATCH_SECONDS)
     finally:
@@ -76,6 +92,18 @@ def main() -> None:
     """Read the command line and run."""
     parser = parser_for(SERVICE, "The metering service of ArtCafe PubSub.", MeteringConfig, PREFIX)
     run_service(SERVICE, parser.parse_args(), MeteringConfig, PREFIX, serve)
+
+
+async def _roll(roller: Roller, dynamo: Dynamo, create_tables: bool) -> None:
+    while create_tables:
+        try:
+            await dynamo.create_tables([USAGE_METRICS])
+            break
+        except Exception as error:
+            # The store may come up after us, and counting does not need it.
+            logger.warning("create_tables_failed", extra={"error": type(error).__name__})
+            await asyncio.sleep(TABLES_RETRY_SECONDS)
+    await roller.run()
 
 
 def _valkey(config: MeteringConfig) -> Valkey:

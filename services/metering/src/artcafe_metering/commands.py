@@ -7,7 +7,7 @@ and what is the same from one second to the next is kept.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from importlib import resources
@@ -75,6 +75,22 @@ class Commands:
         rest = [bulk(keys.source_key(source).encode()), *(bulk(b"%d" % number) for number in arguments)]
         return self.mark_script.call(len(rest), b"".join(rest))
 
+    def unrolled(self, places: Mapping[datetime, Iterable[str]], stamp: str) -> list[bytes]:
+        """Return the commands that note of which tenants the hours, and their days, have to be rolled up.
+
+        The stamp is a new one for each round: who has rolled up takes the note away unless it was renewed.
+        """
+        days: dict[datetime, set[str]] = {}
+        commands: list[bytes] = []
+        for hour, tenants in places.items():
+            days.setdefault(periods.midnight(hour.date()), set()).update(tenants)
+            expiry = periods.hour_expiry(hour, self._retention)
+            commands += _note(keys.unrolled_key("hour", hour), tenants, stamp, expiry)
+        for day, tenants in days.items():
+            expiry = periods.day_expiry(day.date(), self._retention)
+            commands += _note(keys.unrolled_key("day", day), tenants, stamp, expiry)
+        return commands
+
     def _expiries_of(self, hour: datetime) -> bytes:
         numbers = (
             _LIFETIME_MS,
@@ -108,6 +124,15 @@ def _counter_keys(tenant_id: str, hour: datetime) -> bytes:
         keys.active_month_key(tenant_id, day, "channel"),
     )
     return b"".join([bulk(name.encode()) for name in names])
+
+
+def _note(key: str, tenants: Iterable[str], stamp: str, expiry: int) -> list[bytes]:
+    fields = [part for tenant_id in sorted(tenants) for part in (tenant_id, stamp)]
+    return [_command("HSET", key, *fields), _command("EXPIREAT", key, str(expiry))]
+
+
+def _command(*words: str) -> bytes:
+    return b"*%d\r\n%b" % (len(words), b"".join([bulk(word.encode()) for word in words]))
 
 
 def _increments(counts: Counts) -> list[str]:

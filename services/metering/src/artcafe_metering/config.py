@@ -7,13 +7,9 @@ from typing import Annotated
 import msgspec
 
 from artcafe_common.config import Secret, SharedConfig, describe
+from artcafe_metering.periods import DAY_DAYS_MIN, HOUR_DAYS_MIN, MONTH_DAYS_MIN, Retention
 
 PREFIX = "METERING_"
-
-# A batch may arrive as late as the stream keeps it (7 days): no counter may be gone by then.
-_HOUR_DAYS_MIN = 9
-_DAY_DAYS_MIN = 40
-_MONTH_DAYS_MIN = 62
 
 
 class MeteringConfig(SharedConfig, frozen=True, kw_only=True):
@@ -31,14 +27,32 @@ class MeteringConfig(SharedConfig, frozen=True, kw_only=True):
         ),
     ] = True
     hours_kept_days: Annotated[
-        int, msgspec.Meta(ge=_HOUR_DAYS_MIN), describe("For how many days hourly figures are kept")
+        int, msgspec.Meta(ge=HOUR_DAYS_MIN), describe("For how many days hourly figures are kept in Valkey")
     ] = 30
     days_kept_days: Annotated[
-        int, msgspec.Meta(ge=_DAY_DAYS_MIN), describe("For how many days daily figures are kept")
+        int, msgspec.Meta(ge=DAY_DAYS_MIN), describe("For how many days daily figures are kept in Valkey")
     ] = 90
     months_kept_days: Annotated[
-        int, msgspec.Meta(ge=_MONTH_DAYS_MIN), describe("For how many days monthly figures are kept")
+        int, msgspec.Meta(ge=MONTH_DAYS_MIN), describe("For how many days monthly figures are kept")
+    ] = 400
+    rolled_hours_kept_days: Annotated[
+        int,
+        msgspec.Meta(ge=HOUR_DAYS_MIN),
+        describe("For how many days closed hours are kept in DynamoDB"),
+    ] = 30
+    rolled_days_kept_days: Annotated[
+        int, msgspec.Meta(ge=DAY_DAYS_MIN), describe("For how many days closed days are kept in DynamoDB")
     ] = 400
     rounds: Annotated[
         int, msgspec.Meta(ge=1, le=64), describe("How many rounds of batches are applied side by side")
     ] = 16
+
+    def retention(self) -> Retention:
+        """Return for how long what is kept."""
+        return Retention(
+            self.hours_kept_days,
+            self.days_kept_days,
+            self.months_kept_days,
+            self.rolled_hours_kept_days,
+            self.rolled_days_kept_days,
+        )

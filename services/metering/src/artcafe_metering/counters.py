@@ -9,7 +9,7 @@ from typing import Protocol
 from artcafe_common.errors import invalid
 from artcafe_metering import keys
 from artcafe_metering.figures import Figures
-from artcafe_metering.keys import FIGURES, PACKED, Breakdown
+from artcafe_metering.keys import BREAKDOWNS, FIGURES, PACKED, Breakdown
 from artcafe_metering.valkey import Valkey
 
 # More than this in one answer is no answer but an export.
@@ -71,6 +71,22 @@ class ValkeyCounters:
             return 0
         (count,) = await self._valkey.read([("EVAL", _COUNT_UNION, len(set_keys), *set_keys)])
         return int(count)
+
+    async def members(self, set_keys: Sequence[str]) -> set[str]:
+        """Return the distinct ids in several sets of one tenant."""
+        if not set_keys:
+            return set()
+        (found,) = await self._valkey.read([("SUNION", *set_keys)])
+        return {member.decode() for member in found}
+
+    async def snapshot(self, period_key: str) -> tuple[Figures, dict[Breakdown, dict[str, Figures]]]:
+        """Return a period's figures, in all and per agent and channel, as they were at one moment."""
+        names = [keys.breakdown_key(period_key, by) for by in BREAKDOWNS]
+        values, *groups = await self._valkey.read_at_once(
+            [("HMGET", period_key, *FIGURES), *(("HGETALL", name) for name in names)]
+        )
+        figures = Figures(*(int(value or 0) for value in values))
+        return figures, dict(zip(BREAKDOWNS, map(_grouped, groups), strict=True))
 
     async def messages_in_month(self, tenant_id: str, day: date) -> int:
         """Return the messages of the month in which a day lies."""

@@ -20,6 +20,9 @@ class Figures:
     def __add__(self, other: Figures) -> Figures:
         return Figures(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
+    def __sub__(self, other: Figures) -> Figures:
+        return Figures(*(mine - theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
     def __bool__(self) -> bool:
         return any(astuple(self))
 

@@ -15,7 +15,7 @@ from nats.js import JetStreamContext
 
 from artcafe_common.bus import Bus
 from artcafe_common.clock import Clock
-from artcafe_common.errors import ServiceError
+from artcafe_common.errors import ServiceError, unavailable
 from artcafe_common.streams import USAGE, ensure_stream
 from artcafe_metering import metrics
 from artcafe_metering.batches import Batch, PoisonError, read_batch
@@ -64,6 +64,15 @@ class Intake:
     def healthy(self) -> bool:
         """Whether batches are being received."""
         return self._pull.healthy
+
+    async def backlog(self) -> int:
+        """Return how many batches no replica has taken yet. Raises: ServiceError ``unavailable``."""
+        assert USAGE.name is not None and CONSUMER.durable_name is not None
+        try:
+            info = await self._jetstream.consumer_info(USAGE.name, CONSUMER.durable_name)
+        except (NatsError, TimeoutError):
+            raise unavailable("usage stream") from None
+        return info.num_pending or 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then finish the rounds that have begun and give the rest back."""

@@ -11,6 +11,7 @@
 | `active:m:YYYYMM:{T}:agents`, `:channels` | set | ids of a month |
 | `applied:{T}:<source>` | string | which of a source's batches were applied for the tenant (`apply.lua`) |
 | `sources:{<source>}` | string | which of a source's batches were applied for all tenants (`mark.lua`) |
+| `unrolled:{h:YYYYMMDD:HH}`, `{d:YYYYMMDD}` | hash | tenants that are to be rolled up (`roller.py`) |
 
 The figures are `messages`, `deliveries`, `bytes_in`, `bytes_out`, `api_calls` and `connection_ms`: fields of
 the first three, and packed as doubles in this order (`PACKED`) in the hashes that have a field for each id. A
@@ -20,11 +21,15 @@ write; the last two live 15 days from the last write, twice as long as the strea
 
 from __future__ import annotations
 
-from datetime import date, datetime
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from struct import Struct
 from typing import Literal
 
 Breakdown = Literal["agent", "channel"]
+BREAKDOWNS: tuple[Breakdown, ...] = ("agent", "channel")
+Kind = Literal["hour", "day"]
 
 FIGURES = ("messages", "deliveries", "bytes_in", "bytes_out", "api_calls", "connection_ms")
 # One value for an id instead of six fields: a fifth of the memory and of the commands.
@@ -69,3 +74,30 @@ def applied_key(tenant_id: str, source: str) -> str:
 def source_key(source: str) -> str:
     """Return the key that tells which batches of a source were applied for every tenant."""
     return f"sources:{{{source}}}"
+
+
+def unrolled_key(kind: Kind, start: datetime) -> str:
+    """Return the key that tells whose usage of an hour or a day is to be looked at by the rollup."""
+    return f"unrolled:{{h:{start:%Y%m%d:%H}}}" if kind == "hour" else f"unrolled:{{d:{start:%Y%m%d}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a key of an hour or a day is about."""
+
+    tenant_id: str
+    kind: Kind
+    start: datetime
+
+
+_PLACE_RE = re.compile(r"(?:stats|active):([hd]):(\d{8})(?::(\d\d))?:\{([^}]+)\}")
+
+
+def place_of(key: str) -> Place | None:
+    """Return what a key is about; None for those of months."""
+    match = _PLACE_RE.match(key)
+    if match is None:
+        return None
+    letter, day, hour, tenant_id = match.groups()
+    start = datetime.strptime(day + (hour or "00"), "%Y%m%d%H").replace(tzinfo=UTC)
+    return Place(tenant_id, "hour" if letter == "h" else "day", start)

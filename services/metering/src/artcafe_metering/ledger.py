@@ -13,7 +13,8 @@ bitmap is cut at the floor. A round therefore is
 
 1. for each source: ask for the floor;
 2. for each batch and tenant: apply, given the floor;
-3. for each source: mark those batches of which every tenant was applied;
+3. note for the rollup whose hours and days have changed (`roller.py`), and for each source mark those batches
+   of which every tenant was applied;
 4. wait until all of it is on disk; only then may the caller acknowledge.
 
 The order is what makes it safe. A mark follows its applications in the append-only file, so no crash leaves a
@@ -30,10 +31,12 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 from redis.exceptions import NoScriptError, ResponseError
 
 from artcafe_common.errors import ServiceError, unavailable
+from artcafe_common.ids import new_ulid
 from artcafe_metering import durability, metrics, periods
 from artcafe_metering.batches import Additions, Batch
 from artcafe_metering.commands import Commands
@@ -164,9 +167,14 @@ class Ledger:
 
     async def _confirm(self, session: WriteSession, mode: durability.Mode, batches: Sequence[Batch]) -> None:
         seqs: defaultdict[str, list[int]] = defaultdict(list)
+        places: defaultdict[datetime, set[str]] = defaultdict(set)
         for batch in batches:
             seqs[batch.source].append(batch.seq)
-        commands: list[Command] = [self._commands.mark(source, 0, marked) for source, marked in seqs.items()]
+            places[batch.hour].update(batch.tenants)
+        # After they were applied: a rollup that takes a note away has read what it stands for.
+        noted = {hour: tenants for hour, tenants in places.items() if tenants}
+        commands: list[Command] = [*self._commands.unrolled(noted, new_ulid())]
+        commands += [self._commands.mark(source, 0, marked) for source, marked in seqs.items()]
         if self._wait_for_disk:
             commands.append(durability.CONFIRM)
         answers = await session.send(commands)

@@ -17,3 +17,13 @@ ROUND_SECONDS = Histogram(
     "artcafe_metering_round_seconds", "Time to apply a round of batches and have it on disk", unit="seconds"
 )
 BACKLOG = Gauge("artcafe_metering_backlog_batches", "Batches in the stream that were not delivered yet")
+ROLLUPS = Counter(
+    "artcafe_metering_rollups_total",
+    "Closed hours and days by what became of them: closed, adjusted, unchanged, shrunk or failed",
+    ["outcome"],
+)
+ROLLUP_LAG = Gauge(
+    "artcafe_metering_rollup_lag_seconds",
+    "For how long the oldest period that is not rolled up has been closed",
+    unit="seconds",
+)

@@ -9,14 +9,33 @@ from datetime import UTC, date, datetime, time, timedelta
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
+# A period is open for so long after its end; what comes later is an adjustment.
+GRACE = 2 * HOUR
+# A batch may come as late as the stream keeps it (7 days): no counter may be gone by then.
+HOUR_DAYS_MIN = 9
+DAY_DAYS_MIN = 40
+MONTH_DAYS_MIN = 62
+
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """For how many days after their end hours, days and months are kept."""
+    """For how many days after their end hours, days and months are kept, in Valkey and as rollups."""
 
     hours: int = 30
     days: int = 90
     months: int = 400
+    rolled_hours: int = 30
+    rolled_days: int = 400
+
+    @property
+    def readable_hours(self) -> int:
+        """For how many days hours can be read, wherever they are."""
+        return max(self.hours, self.rolled_hours)
+
+    @property
+    def readable_days(self) -> int:
+        """For how many days days can be read, wherever they are."""
+        return max(self.days, self.rolled_days)
 
 
 def utc(seconds: float) -> datetime:

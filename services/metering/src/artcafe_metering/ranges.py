@@ -72,13 +72,13 @@ def divide(
     """
     if granularity == "hour":
         # The first hours of the day before have expired already.
-        _check_kept(start, today, retention.hours - 1, "hour")
+        _check_kept(start, today, retention.readable_hours - 1, "hour")
         return [
             Period(hour, hour + periods.HOUR, (keys.hour_key(tenant_id, hour),))
             for hour in periods.hours_of(start, end)
         ]
     if granularity == "day":
-        _check_kept(start, today, retention.days, "day")
+        _check_kept(start, today, retention.readable_days, "day")
         return [
             Period(
                 periods.midnight(day),
@@ -115,7 +115,7 @@ def _month(
         _check_kept(first, today, retention.months, "month")
         return Period(start, end, (keys.month_key(tenant_id, first),), whole_month=first)
     what = "day, from which parts of a month and groups are added up,"
-    _check_kept(first, today, retention.days, what)
+    _check_kept(first, today, retention.readable_days, what)
     days = tuple(periods.days_of(first, last))
     counters = tuple(keys.day_key(tenant_id, day) for day in days)
     return Period(start, end, counters, days, first if whole else None)

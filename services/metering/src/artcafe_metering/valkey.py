@@ -109,10 +109,17 @@ class Valkey:
             answers += await self._read_some(listed[first : first + _COMMANDS_PER_PIPELINE])
         return answers
 
-    async def _read_some(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+    async def read_at_once(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """Return the answers to commands on keys of one tenant, between which nothing else happens.
+
+        Raises: ServiceError ``unavailable`` where Valkey is away or refuses.
+        """
+        return await self._read_some(list(commands), at_once=True)
+
+    async def _read_some(self, commands: list[tuple[Any, ...]], *, at_once: bool = False) -> list[Any]:
         for attempt in (1, 2):
             try:
-                async with self._client.pipeline(transaction=False) as pipeline:
+                async with self._client.pipeline(transaction=at_once) as pipeline:
                     for command in commands:
                         pipeline.execute_command(*command)
                     return await pipeline.execute()
