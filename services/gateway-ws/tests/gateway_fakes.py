@@ -28,9 +28,10 @@ from artcafe_common.rpc import HEADER_ERROR, HEADER_ERROR_CODE
 from artcafe_common.usage import UsageCounter
 from artcafe_gateway.agent_session import AgentSession
 from artcafe_gateway.background import Background
-from artcafe_gateway.connection import Connection, Policy
+from artcafe_gateway.connection import Connection
 from artcafe_gateway.directory import Directory, Tenant
 from artcafe_gateway.fanout import Fanout
+from artcafe_gateway.outbox import Policy
 from artcafe_gateway.presence import Presences
 from artcafe_gateway.store import Acquired, ConnectionStore, Holder, Orphan
 

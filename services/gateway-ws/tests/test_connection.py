@@ -11,27 +11,28 @@ from gateway_fakes import FakePeer, FakeTransport, connect
 from artcafe_common.errors import CloseCode
 from artcafe_gateway import connection as connection_module
 from artcafe_gateway import metrics, wire
-from artcafe_gateway.connection import Connection, Held, Policy
+from artcafe_gateway.connection import Connection
 from artcafe_gateway.frames import event
+from artcafe_gateway.outbox import Held, Policy
 
 OUTBOX = 1000
 
 
 class Channel:
-    """Where held batches come from: it counts what was delivered after all."""
+    """Where held messages come from: it counts what was delivered after all."""
 
     def __init__(self, channel_id: str = "c") -> None:
         self.channel_id = channel_id
         self.counted = 0
 
-    def delivered(self, connection: Connection, count: int, size: int) -> None:
+    def delivered(self, connection: Connection, size: int) -> None:
         """Count."""
-        self.counted += count
+        self.counted += 1
 
 
-def batch(source: Channel, text: bytes, policy: Policy = "disconnect", copies: int = 1) -> Held:
-    """Return a batch whose frames take `len(text) + 2` bytes."""
-    return Held(source, policy, wire.text_frame(text), copies, len(text))
+def held(source: Channel, text: bytes, policy: Policy = "disconnect") -> Held:
+    """Return a message whose frame takes 2 bytes more than its text, 4 beyond 125."""
+    return Held(source, policy, wire.text_frame(text), len(text))
 
 
 @pytest.fixture
@@ -50,18 +51,18 @@ async def test_what_is_sent_is_written_at_once_while_the_socket_takes_it(pair: A
 
 
 async def test_what_waits_is_sent_in_order_when_the_socket_has_room(pair: Any) -> None:
-    """Batches and answers keep the order in which they came, and are counted only then."""
+    """Messages and answers keep the order in which they came, and are counted only then."""
     connection, transport = pair
     channel = Channel()
     connection.pause()
-    connection.hold(batch(channel, b'{"n":1}', copies=3))
+    connection.hold(held(channel, b'{"n":1}'))
     connection.send(b'{"n":2}')
-    connection.hold(batch(channel, b'{"n":3}'))
+    connection.hold(held(channel, b'{"n":3}'))
     assert transport.events == []
     assert channel.counted == 0
     connection.resume()
     assert transport.events == [{"n": 1}, {"n": 2}, {"n": 3}]
-    assert channel.counted == 4
+    assert channel.counted == 2
 
 
 async def test_a_socket_that_fills_up_again_stops_the_rest(pair: Any) -> None:
@@ -69,7 +70,7 @@ async def test_a_socket_that_fills_up_again_stops_the_rest(pair: Any) -> None:
     connection, transport = pair
     for number in range(4):
         connection.pause()
-        connection.hold(batch(Channel(), b'{"n":%d}' % number))
+        connection.hold(held(Channel(), b'{"n":%d}' % number))
     transport.on_write = connection.pause
     connection.resume()
     assert transport.events == [{"n": 0}]
@@ -82,10 +83,10 @@ async def test_policy_disconnect_closes_a_slow_consumer_beyond_its_outbox(pair: 
     """The outbox takes exactly its bound; one byte more closes with 4002, and nothing of it is sent."""
     connection, transport = pair
     connection.pause()
-    connection.hold(batch(Channel(), b"x" * 100))
-    connection.hold(batch(Channel(), b"x" * (OUTBOX - 102 - 4)))
+    connection.hold(held(Channel(), b"x" * 100))
+    connection.hold(held(Channel(), b"x" * (OUTBOX - 102 - 4)))
     assert not connection.closing
-    connection.hold(batch(Channel(), b""))
+    connection.hold(held(Channel(), b""))
     assert transport.close_codes == [CloseCode.SLOW_CONSUMER]
     connection.resume()
     assert transport.opcodes == [8]
@@ -96,13 +97,13 @@ async def test_policy_drop_newest_keeps_what_waits_and_tells(pair: Any) -> None:
     connection, transport = pair
     kept, lost = Channel("kept"), Channel("lost")
     connection.pause()
-    connection.hold(batch(kept, b'{"k":"%b"}' % (b"x" * 900), "drop_newest"))
-    connection.hold(batch(lost, b"x" * 200, "drop_newest", copies=2))
-    connection.hold(batch(lost, b"x" * 200, "drop_newest", copies=3))
+    connection.hold(held(kept, b'{"k":"%b"}' % (b"x" * 900), "drop_newest"))
+    connection.hold(held(lost, b"x" * 200, "drop_newest"))
+    connection.hold(held(lost, b"x" * 200, "drop_newest"))
     assert not connection.closing
     connection.resume()
     assert [*transport.events[0]] == ["k"]
-    assert transport.events[1:] == [{"type": "dropped", "channel": "lost", "count": 5}]
+    assert transport.events[1:] == [{"type": "dropped", "channel": "lost", "count": 2}]
     assert (kept.counted, lost.counted) == (1, 0)
     connection.pause()
     connection.resume()
@@ -113,24 +114,30 @@ async def test_policy_drop_oldest_makes_room_from_its_own_kind_alone(pair: Any) 
     """The oldest droppable batches go; answers and batches of other policies stay, in order."""
     connection, transport = pair
     connection.pause()
-    connection.hold(batch(Channel("firm"), b'{"n":1}'))
-    connection.hold(batch(Channel("loose"), b'{"n":2,"x":"%b"}' % (b"x" * 400), "drop_oldest"))
+    connection.hold(held(Channel("firm"), b'{"n":1}'))
+    connection.hold(held(Channel("loose"), b'{"n":2,"x":"%b"}' % (b"x" * 400), "drop_oldest"))
     connection.send(b'{"n":3}')
-    connection.hold(batch(Channel("loose"), b'{"n":4,"x":"%b"}' % (b"x" * 400), "drop_oldest"))
-    connection.hold(batch(Channel("loose"), b'{"n":5,"x":"%b"}' % (b"x" * 400), "drop_oldest"))
+    connection.hold(held(Channel("loose"), b'{"n":4,"x":"%b"}' % (b"x" * 400), "drop_oldest"))
+    connection.hold(held(Channel("loose"), b'{"n":5,"x":"%b"}' % (b"x" * 400), "drop_oldest"))
     connection.resume()
     assert [event.get("n") for event in transport.events] == [1, 3, 4, 5, None]
     assert transport.events[-1] == {"type": "dropped", "channel": "loose", "count": 1}
 
 
-async def test_a_batch_that_could_never_fit_closes_unless_it_may_be_dropped(pair: Any) -> None:
-    """Nothing that waits is given up for a batch that is larger than the outbox."""
+@pytest.mark.parametrize("policy", ["disconnect", "drop_newest", "drop_oldest"])
+async def test_a_message_larger_than_the_outbox_waits_where_nothing_else_does(
+    pair: Any, policy: Policy
+) -> None:
+    """What a client may send must be possible to receive; a second one is over the bound."""
     connection, transport = pair
+    large = b'{"x":"%b"}' % (b"x" * 2 * OUTBOX)
     connection.pause()
-    connection.hold(batch(Channel(), b"x" * 2000, "drop_newest"))
-    assert not connection.closing
-    connection.hold(batch(Channel(), b"x" * 2000, "drop_oldest"))
-    assert transport.close_codes == [CloseCode.SLOW_CONSUMER]
+    connection.hold(held(Channel(), large, policy))
+    connection.hold(held(Channel(), large, policy))
+    assert connection.closing == (policy == "disconnect")
+    connection.resume()
+    sizes = [len(event.get("x", "")) for event in transport.events]
+    assert sizes == ([] if policy == "disconnect" else [2 * OUTBOX, 0])
 
 
 async def test_a_client_that_asks_without_reading_is_a_slow_consumer(pair: Any) -> None:
@@ -151,10 +158,10 @@ async def test_nothing_is_written_behind_a_close(pair: Any) -> None:
     connection.send(b"{}")
     connection.pong(b"")
     connection.ping(0.0)
-    connection.hold(batch(channel, b"{}"))
+    connection.hold(held(channel, b"{}"))
     connection.pause()
     connection.resume()
-    connection.hold(batch(channel, b"{}"))
+    connection.hold(held(channel, b"{}"))
     connection.resume()
     assert transport.opcodes == [8]
     assert channel.counted == 0

@@ -17,8 +17,8 @@ from artcafe_common.ids import new_ulid
 from artcafe_common.usage import UsageCounter
 from artcafe_gateway import fanout as fanout_module
 from artcafe_gateway import metrics
-from artcafe_gateway.connection import Policy
 from artcafe_gateway.fanout import Fanout, data_size
+from artcafe_gateway.outbox import Policy
 
 HOUR = 3600
 

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +67,7 @@ from artcafe_common.errors import ErrorCode, ServiceError, not_found
 from artcafe_common.rpc import announce, serve
 from artcafe_devstack.ports import free_port, is_free
 from artcafe_devstack.process import ManagedProcess, ProcessSpec
-from artcafe_devstack.servers import AwsEndpoint
+from artcafe_devstack.servers import AwsEndpoint, RunningServer, nats_server
 from artcafe_gateway.config import GatewayConfig
 from artcafe_gateway.worker import run_worker
 
@@ -264,7 +264,7 @@ class Harness:
     async def open(self, path: str, **options: Any) -> Client:
         """Open a socket at a path."""
         socket = await self.stack.enter_async_context(
-            connect(f"{self.ws_url}{path}", ping_interval=None, max_size=None, **options)
+            connect(f"{self.ws_url}{path}", ping_interval=None, max_size=None, close_timeout=1, **options)
         )
         return Client(socket)
 
@@ -328,6 +328,43 @@ class PresenceLog:
 
 
 StartGateway = Callable[..., Any]
+
+
+@dataclass
+class OwnNats:
+    """A NATS server of the test's own, which it may treat badly and look into."""
+
+    server: RunningServer
+    monitor_port: int
+
+    async def connections(self) -> list[dict[str, Any]]:
+        """Return its clients with the subjects they are subscribed to."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.monitor_port)
+        writer.write(b"GET /connz?subs=1&limit=1000 HTTP/1.0\r\n\r\n")
+        body = (await reader.read()).partition(b"\r\n\r\n")[2]
+        writer.close()
+        found: list[dict[str, Any]] = json.loads(body)["connections"]
+        return found
+
+    async def data_subjects(self) -> list[str]:
+        """Return what gateways are subscribed to of tenants' messages and presence."""
+        subjects = [
+            subject
+            for client in await self.connections()
+            for subject in client.get("subscriptions_list", [])
+            if client.get("name", "").startswith("gateway")
+        ]
+        return sorted(s for s in subjects if s.startswith(("tenant.", "gateway.v1.presence.")))
+
+
+@pytest.fixture
+def own_nats(tmp_path: Path) -> Iterator[OwnNats]:
+    """Run a NATS server for one test alone."""
+    port = free_port()
+    config = tmp_path / "nats.conf"
+    config.write_text(f'http: "127.0.0.1:{port}"\n')
+    with nats_server(tmp_path / "nats", config=config) as server:
+        yield OwnNats(server, port)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from artcafe_common.ids import has_wildcard, new_ulid
 from artcafe_common.usage import UsageCounter
 from artcafe_gateway import metrics
 from artcafe_gateway.background import Background
-from artcafe_gateway.connection import Connection, Policy
+from artcafe_gateway.connection import Connection
 from artcafe_gateway.directory import Directory, Tenant
 from artcafe_gateway.fanout import PRESENCE_CHANNELS, Fanout
 from artcafe_gateway.frames import (
@@ -34,6 +34,7 @@ from artcafe_gateway.frames import (
 )
 from artcafe_gateway.grants import may_publish, may_subscribe
 from artcafe_gateway.names import channel_named, pattern_named
+from artcafe_gateway.outbox import Policy
 from artcafe_gateway.presence import FINAL_STEP, VERSIONS_PER_GENERATION, Presences
 from artcafe_gateway.session import Session, Work
 

@@ -8,17 +8,16 @@ is told.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 from artcafe_common.errors import CloseCode
 from artcafe_gateway import metrics, wire
+from artcafe_gateway.outbox import Held, Outbox
 
 CLOSE_GRACE_SECONDS = 5.0
 ABNORMAL_CLOSURE = 1006
 
-Policy = Literal["disconnect", "drop_newest", "drop_oldest"]
 # Why a connection is closing: the client left (or vanished), this server restarts, or this server refuses it.
 End = Literal["client", "restart", "refused"]
 
@@ -50,16 +49,6 @@ class Transport(Protocol):
         ...
 
 
-class Source(Protocol):
-    """What a held batch came from: it is told when the socket has taken the batch after all."""
-
-    channel_id: str
-
-    def delivered(self, connection: Connection, count: int, size: int) -> None:
-        """Count `count` copies with `size` bytes of data."""
-        ...
-
-
 class Peer(Protocol):
     """Who talks over the connection: a session, or a handshake on its way to one."""
 
@@ -76,16 +65,6 @@ class Peer(Protocol):
         ...
 
 
-class Held(NamedTuple):
-    """A batch of `copies` messages of one channel, `size` bytes of data, that waits for its socket."""
-
-    source: Source
-    policy: Policy
-    frames: bytes
-    copies: int
-    size: int
-
-
 class Connection:
     """One open socket. `write` is the hot path: call it only while not `blocked`."""
 
@@ -94,7 +73,6 @@ class Connection:
         "_dropped",
         "_kill",
         "_outbox",
-        "_outbox_bytes",
         "_outbox_max",
         "_reading_paused",
         "_transport",
@@ -134,8 +112,8 @@ class Connection:
         self.ping_unanswered = False
         # Tells the client that copies were dropped: (channel_id, count).
         self.on_drop: Callable[[str, int], bytes] | None = None
-        self._outbox: deque[Held | bytes] = deque()
-        self._outbox_bytes = 0
+        # There only while something waits: most sockets never need one.
+        self._outbox: Outbox | None = None
         self._outbox_max = outbox_max
         self._dropped: dict[str, int] = {}
         self._close_code: int | None = None
@@ -161,28 +139,26 @@ class Connection:
             self.write(frame)
             return
         # Answers are few: a client that asks for more than it reads is a slow consumer.
-        if self._outbox_bytes + len(frame) > self._outbox_max:
+        if not self._has_room(len(frame)):
             self.close(CloseCode.SLOW_CONSUMER, "slow consumer")
             return
-        self._outbox.append(frame)
-        self._outbox_bytes += len(frame)
+        self._push(frame)
 
     def hold(self, held: Held) -> None:
-        """Keep a batch for a blocked socket, or do what its subscription's policy says."""
+        """Keep a message for a blocked socket, or do what its subscription's policy says."""
         if self._close_code is not None:
             return
-        size = len(held.frames)
-        if self._outbox_bytes + size > self._outbox_max:
+        size = len(held.frame)
+        if not self._has_room(size):
             if held.policy == "drop_newest":
                 self._drop(held)
                 return
             if held.policy == "drop_oldest":
                 self._make_room(size)
-            if self._outbox_bytes + size > self._outbox_max:
+            if not self._has_room(size):
                 self.close(CloseCode.SLOW_CONSUMER, "slow consumer")
                 return
-        self._outbox.append(held)
-        self._outbox_bytes += size
+        self._push(held)
 
     def pong(self, payload: bytes) -> None:
         """Answer a client's ping; one that does not read gets no answers rather than a growing buffer."""
@@ -240,12 +216,14 @@ class Connection:
         # Whoever takes bytes is there, also when a ping is still behind others in its buffers.
         self.ping_unanswered = False
         while self._outbox and not self.blocked:
-            held = self._outbox.popleft()
-            frames = held if isinstance(held, bytes) else held.frames
-            self._outbox_bytes -= len(frames)
-            self.write(frames)
-            if isinstance(held, Held):
-                held.source.delivered(self, held.copies, held.size)
+            item = self._outbox.pop()
+            if isinstance(item, bytes):
+                self.write(item)
+            else:
+                self.write(item.frame)
+                item.source.delivered(self, item.size)
+        if not self._outbox:
+            self._outbox = None
         if not self.blocked and self._dropped and self.on_drop is not None:
             dropped, self._dropped = self._dropped, {}
             for channel_id, count in dropped.items():
@@ -277,22 +255,28 @@ class Connection:
         self.blocked = True
         self._kill = asyncio.get_running_loop().call_later(CLOSE_GRACE_SECONDS, self._transport.abort)
 
+    def _push(self, item: Held | bytes) -> None:
+        if self._outbox is None:
+            self._outbox = Outbox()
+        self._outbox.push(item)
+
+    def _has_room(self, size: int) -> bool:
+        # One message always has, however large: what is allowed to be sent must be possible to receive.
+        return self._outbox is None or self._outbox.size + size <= self._outbox_max
+
     def _make_room(self, size: int) -> None:
-        kept: deque[Held | bytes] = deque()
-        while self._outbox and self._outbox_bytes + size > self._outbox_max:
-            held = self._outbox.popleft()
-            if isinstance(held, Held) and held.policy == "drop_oldest":
-                self._outbox_bytes -= len(held.frames)
-                self._drop(held)
-            else:
-                kept.append(held)
-        self._outbox.extendleft(reversed(kept))
+        while self._outbox and not self._has_room(size):
+            held = self._outbox.drop_oldest()
+            if held is None:
+                return
+            self._drop(held)
+        if not self._outbox:
+            self._outbox = None
 
     def _drop(self, held: Held) -> None:
         channel_id = held.source.channel_id
-        self._dropped[channel_id] = self._dropped.get(channel_id, 0) + held.copies
-        metrics.DROPPED.inc(held.copies)
+        self._dropped[channel_id] = self._dropped.get(channel_id, 0) + 1
+        metrics.DROPPED.inc()
 
     def _discard(self) -> None:
-        self._outbox.clear()
-        self._outbox_bytes = 0
+        self._outbox = None

@@ -18,7 +18,7 @@ from artcafe_common.usage import UsageCounter
 from artcafe_gateway import metrics
 from artcafe_gateway.agents_view import AgentsView
 from artcafe_gateway.background import Background
-from artcafe_gateway.connection import Connection, Policy
+from artcafe_gateway.connection import Connection
 from artcafe_gateway.directory import Directory, Tenant
 from artcafe_gateway.fanout import PRESENCE_CHANNELS, Fanout
 from artcafe_gateway.frames import (
@@ -37,6 +37,7 @@ from artcafe_gateway.frames import (
     later,
 )
 from artcafe_gateway.names import channel_named, pattern_named
+from artcafe_gateway.outbox import Policy
 from artcafe_gateway.preview import Previews
 from artcafe_gateway.session import Session, Work
 

@@ -29,7 +29,8 @@ from artcafe_common.ids import has_wildcard, pattern_matches
 from artcafe_common.usage import UsageCounter
 from artcafe_gateway import metrics, wire
 from artcafe_gateway.background import Background
-from artcafe_gateway.connection import Connection, Held, Policy
+from artcafe_gateway.connection import Connection
+from artcafe_gateway.outbox import Held, Policy
 from artcafe_gateway.tap import close_tap, open_tap
 
 logger = logging.getLogger(__name__)
@@ -108,11 +109,11 @@ class Route:
         self.counted = counted
         self._counter = counter
 
-    def delivered(self, connection: Connection, count: int, size: int) -> None:
-        """Count copies that one connection got after all."""
+    def delivered(self, connection: Connection, size: int) -> None:
+        """Count a copy that one connection got after all."""
         if connection.agent_id is not None:
-            self._tally(connection.agent_id, count, size)
-            metrics.DELIVERIES.inc(count)
+            self._tally(connection.agent_id, 1, size)
+            metrics.DELIVERIES.inc()
 
     def withhold(self, connection: Connection, count: int, size: int) -> None:
         """Take back copies of one connection that are counted with those of all receivers."""
@@ -457,7 +458,7 @@ class Fanout:
             text = next(iter(route.watchers)).render(frame)
             for watcher, policy in route.watchers.items():
                 if watcher.connection.blocked:
-                    watcher.connection.hold(Held(route, policy, wire.text_frame(text), 1, 0))
+                    watcher.connection.hold(Held(route, policy, wire.text_frame(text), 0))
                 else:
                     watcher.connection.send(text)
 
@@ -472,13 +473,15 @@ class Fanout:
             return
         count = len(frames)
         size = sum([data_size(frame) for frame in frames])
-        joined = wire.text_frame(frames[0]) if count == 1 else b"".join(map(wire.text_frame, frames))
+        framed = [wire.text_frame(frame) for frame in frames]
+        joined = framed[0] if count == 1 else b"".join(framed)
         for connection, policy in receivers.items():
             if connection.blocked or connection is silent:
-                # It is counted with all others below; a held batch is counted when the socket takes it.
+                # It is counted with all others below; what is held is counted when the socket takes it.
                 route.withhold(connection, count, size)
                 if connection is not silent:
-                    connection.hold(Held(route, policy, joined, count, size))
+                    for text, frame in zip(framed, frames, strict=True):
+                        connection.hold(Held(route, policy, text, data_size(frame)))
             else:
                 connection.write(joined)
         route.count += count
