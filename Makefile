@@ -97,6 +97,14 @@ types: setup-dev ## Check types
 	@for package in $(PACKAGES); do $(BIN)/mypy $$package/src $$package/tests || exit 1; done
 	@$(BIN)/mypy conftest.py requirements bench tests
 
+.PHONY: docs
+docs: setup-dev ## Write the documents that are made from the code
+	@$(BIN)/python tools/docs.py
+
+.PHONY: docs-check
+docs-check: setup-dev ## Check that these documents are up to date
+	@$(BIN)/python tools/docs.py --check
+
 .PHONY: bench
 bench: setup-dev ## Measure, side by side with the alternatives
 	@$(BIN)/python -m bench $(ARGS)
