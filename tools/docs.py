@@ -114,7 +114,7 @@ def subjects() -> str:
     return "\n".join(
         [
             "# NATS subjects\n",
-            "Contracts between services, from `artcafe_common.contracts`. Fields are only ever added; unknown",
+            "Contracts between services (`artcafe_common.contracts`). Fields are only ever added; unknown",
             "ones are ignored.\n",
             "## Requests\n",
             table(["subject", "request", "reply", "meaning"], endpoints),
