@@ -16,6 +16,7 @@ from artcafe_common.errors import ServiceError
 from artcafe_devstack.servers import AwsEndpoint, RunningServer
 from artcafe_metering import keys
 from artcafe_metering.counters import ValkeyCounters
+from artcafe_metering.exporting import Rows
 from artcafe_metering.figures import Figures, total
 from artcafe_metering.layers import LayeredCounters
 from artcafe_metering.periods import Retention, midnight
@@ -184,6 +185,27 @@ async def test_counters_below_what_was_closed_change_nothing(bench: Bench, store
     await bench.roller().roll()
     assert await bench.days() == [(0, Figures(messages=5))]
     assert await store.redis.exists(keys.unrolled_key("day", midnight(bench.day)))
+
+
+@pytest.mark.parametrize("by", [None, "agent", "channel"])
+async def test_an_export_shows_adjustments_as_rows_of_their_own(
+    bench: Bench, by: keys.Breakdown | None
+) -> None:
+    """However it is divided, an export adds up to what was counted, and says what came after the closing."""
+    await bench.count(row(5), UsageRow("t1", api_calls=2))
+    await bench.roller().roll()
+    await bench.count(row(2, "a2"))
+    await bench.roller().roll()
+    await bench.count(row(1), day=bench.day + DAY)
+    rows = Rows(bench.counters, bench.rolled).of("t1", bench.day - DAY, bench.day + DAY, by)
+    found = [each async for each in rows]
+    sums: dict[tuple[str, str], int] = {}
+    for each in found:
+        place = (each["date"], each["record"])
+        sums[place] = sums.get(place, 0) + each["messages"]
+    day, next_day = f"{bench.day}", f"{bench.day + DAY}"
+    assert sums == {(day, "closed"): 5, (day, "adjustment"): 2, (next_day, "open"): 1}
+    assert sum(each["api_calls"] for each in found) == 2
 
 
 async def test_at_the_boundary_every_day_is_read_from_one_place(bench: Bench, store: Any) -> None:

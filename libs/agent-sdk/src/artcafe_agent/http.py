@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import IO, Any, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar
 
 import msgspec
 from msgspec import UNSET
@@ -108,6 +108,40 @@ def request(
         with response:
             received = {name.lower(): value for name, value in response.headers.items()}
             return Answer(response.status, received, _read(response, deadline))
+    except (OSError, http.client.HTTPException) as problem:
+        raise Unreachable(_place(url), _why(problem)) from problem
+
+
+def download(
+    url: str,
+    into: BinaryIO,
+    *,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = DEFAULT_TIMEOUT_SECONDS,
+) -> Mapping[str, str]:
+    """Write the body of an answer of any size into a file; return the answer's headers, in lower case.
+
+    ``timeout`` bounds each wait, not the whole.
+
+    Raises:
+        ApiError: The server refused.
+        Unreachable: No answer came, or it broke off.
+    """
+    given = {"User-Agent": USER_AGENT, **(headers or {})}
+    opener = urllib.request.build_opener(_NoRedirect())
+    try:
+        try:
+            response = opener.open(urllib.request.Request(url, headers=given), timeout=timeout)
+        except urllib.error.HTTPError as refusal:
+            with refusal:
+                received = {name.lower(): value for name, value in refusal.headers.items()}
+                deadline = time.monotonic() + timeout
+                raise api_error(Answer(refusal.status or 0, received, _read(refusal, deadline))) from None
+        with response:
+            # Not read1(): it takes a chunked body that breaks off for one that has ended.
+            while chunk := response.read(CHUNK_BYTES):
+                into.write(chunk)
+            return {name.lower(): value for name, value in response.headers.items()}
     except (OSError, http.client.HTTPException) as problem:
         raise Unreachable(_place(url), _why(problem)) from problem
 

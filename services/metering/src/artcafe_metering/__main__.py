@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from artcafe_common import __version__, rpc
 from artcafe_common.bus import Bus
@@ -24,12 +25,17 @@ from artcafe_metering.adjustments import AdjustmentsApi
 from artcafe_metering.app import create_usage_app
 from artcafe_metering.config import PREFIX, MeteringConfig
 from artcafe_metering.counters import ValkeyCounters
+from artcafe_metering.exporting import Rows
+from artcafe_metering.exports import ExportsApi
 from artcafe_metering.handlers import UsageApi
 from artcafe_metering.intake import Intake
 from artcafe_metering.layers import LayeredCounters
 from artcafe_metering.ledger import Ledger
+from artcafe_metering.manifests import Manifests
+from artcafe_metering.objects import Bucket
 from artcafe_metering.rolled import USAGE_METRICS, Rolled
 from artcafe_metering.roller import Roller
+from artcafe_metering.signing import Signer
 from artcafe_metering.tenants import RemoteTenants
 from artcafe_metering.valkey import Valkey
 
@@ -44,6 +50,7 @@ async def serve(config: MeteringConfig, stop: asyncio.Event) -> None:
     """Run until `stop` is set; then finish requests and rounds in flight, and give back what is left."""
     clock = SystemClock()
     valkey = _valkey(config)
+    signer = _signer(config)
     retention = config.retention()
     bound = listening_socket(config.http_host, config.http_port)
     bus = await _open_bus(config, stop)
@@ -68,8 +75,21 @@ async def serve(config: MeteringConfig, stop: asyncio.Event) -> None:
             )
             rolled = Rolled(dynamo)
             counters = ValkeyCounters(valkey)
-            api = UsageApi(LayeredCounters(counters, rolled, clock), RemoteTenants(bus), clock, retention)
-            operations = [*api.operations(), *AdjustmentsApi(rolled, clock, retention).operations()]
+            layered, tenants = LayeredCounters(counters, rolled, clock), RemoteTenants(bus)
+            api = UsageApi(layered, tenants, clock, retention)
+            operations = [
+                *api.operations(),
+                *AdjustmentsApi(rolled, clock, retention).operations(),
+            ]
+            buckets: list[tuple[Bucket, int | None]] = []
+            if signer is not None:
+                bucket = None
+                if config.export_bucket:
+                    bucket = await stack.enter_async_context(_bucket(config, config.export_bucket))
+                    buckets.append((bucket, None))
+                rows, manifests = Rows(counters, rolled), Manifests(dynamo, signer)
+                exports = ExportsApi(rows, layered, manifests, signer, bucket, tenants, clock, retention)
+                operations += exports.operations()
             app = create_usage_app(operations, readiness, remote_access(bus, clock), counter)
             roller = Roller(valkey, counters, rolled, clock, retention, intake.backlog)
             await stack.enter_async_context(rpc.serve(bus, GET_MONTH, api.month, queue=SERVICE))
@@ -77,7 +97,7 @@ async def serve(config: MeteringConfig, stop: asyncio.Event) -> None:
             async with asyncio.TaskGroup() as tasks:
                 reporting = tasks.create_task(reporter.run())
                 tasks.create_task(intake.run(stop))
-                rolling = tasks.create_task(_roll(roller, dynamo, config.create_tables))
+                rolling = tasks.create_task(_roll(roller, dynamo, buckets, config.create_tables))
                 await serve_http(app.asgi, bound, stop)
                 readiness.drain()
                 rolling.cancel()
@@ -94,10 +114,30 @@ def main() -> None:
     run_service(SERVICE, parser.parse_args(), MeteringConfig, PREFIX, serve)
 
 
-async def _roll(roller: Roller, dynamo: Dynamo, create_tables: bool) -> None:
-    while create_tables:
+def _signer(config: MeteringConfig) -> Signer | None:
+    path = config.signing_key_path()
+    if path is None:
+        return None
+    try:
+        return Signer.from_file(path)
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or "not an Ed25519 key in PEM"
+        print(f"configuration: METERING_SIGNING_KEY_FILE is no use: {path}: {reason}", file=sys.stderr)
+        raise SystemExit(EXIT_CONFIG) from None
+
+
+def _bucket(config: MeteringConfig, name: str) -> AbstractAsyncContextManager[Bucket]:
+    return Bucket.connect(name, region=config.aws_region, endpoint_url=config.aws_endpoint_url)
+
+
+async def _roll(
+    roller: Roller, dynamo: Dynamo, buckets: Sequence[tuple[Bucket, int | None]], create: bool
+) -> None:
+    while create:
         try:
             await dynamo.create_tables([USAGE_METRICS])
+            for bucket, expire_days in buckets:
+                await bucket.create(expire_days)
             break
         except Exception as error:
             # The store may come up after us, and counting does not need it.

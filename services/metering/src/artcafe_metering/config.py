@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -46,6 +47,20 @@ class MeteringConfig(SharedConfig, frozen=True, kw_only=True):
     rounds: Annotated[
         int, msgspec.Meta(ge=1, le=64), describe("How many rounds of batches are applied side by side")
     ] = 16
+    signing_key_file: Annotated[
+        str | None,
+        describe(
+            "File of the Ed25519 key that signs exports, made if missing, the same for every replica; "
+            "default: `export-signing.pem` in `ARTCAFE_STATE_DIR`; without either there are no exports"
+        ),
+    ] = None
+    export_bucket: Annotated[str | None, describe("S3 bucket in which every export is kept")] = None
+
+    def signing_key_path(self) -> Path | None:
+        """Return where the key is that signs exports; None where there is none."""
+        if self.signing_key_file is not None:
+            return Path(self.signing_key_file)
+        return Path(self.artcafe_state_dir) / "export-signing.pem" if self.artcafe_state_dir else None
 
     def retention(self) -> Retention:
         """Return for how long what is kept."""

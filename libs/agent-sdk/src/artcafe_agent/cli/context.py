@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, BinaryIO
 
 from msgspec import UNSET
 
@@ -17,7 +17,7 @@ from artcafe_agent.cli.output import Output
 from artcafe_agent.cli.tokens import LoginStore, config_dir
 from artcafe_agent.client import Client
 from artcafe_agent.errors import UnexpectedAnswer
-from artcafe_agent.http import Answer, request, request_json
+from artcafe_agent.http import Answer, download, request, request_json
 from artcafe_agent.protocol import Presence
 from artcafe_agent.states import ReconnectPolicy
 
@@ -87,6 +87,19 @@ class Context:
         if not isinstance(answer, dict):
             raise UnexpectedAnswer(f"{self.server} answers, but not as an ArtCafe server")
         return answer
+
+    def download(self, into: BinaryIO, *segments: str, query: Mapping[str, Any]) -> Mapping[str, str]:
+        """Write the answer to one REST call, as the person who is logged in, into a file; return its headers.
+
+        Raises:
+            NotLoggedIn: Nobody is.
+            ApiError: The server refused.
+            Unreachable: It did not answer to the end.
+        """
+        given = {"Authorization": f"Bearer {self.token}"}
+        if self.tenant is not None:
+            given["X-Tenant-Id"] = self.tenant
+        return download(self.address.api(*segments, query=query), into, headers=given, timeout=self.timeout)
 
     def ask(self, method: str, *segments: str, body: Any = UNSET) -> Answer:
         """Make one REST call as nobody in particular."""

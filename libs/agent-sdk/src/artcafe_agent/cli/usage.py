@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from artcafe_agent.cli import exports
 from artcafe_agent.cli.commands import Parsers, add_command, add_group
 from artcafe_agent.cli.context import Context
 from artcafe_agent.cli.output import record, table
@@ -41,6 +42,7 @@ def register(parsers: Parsers) -> None:
     parser.add_argument("--end", dest="end_date", metavar="DATE", help="last day")
     parser.add_argument("--granularity", choices=("hour", "day", "month"))
     parser.add_argument("--group-by", choices=("agent", "channel"))
+    exports.register(usage)
 
 
 def current(context: Context, args: argparse.Namespace) -> None:
