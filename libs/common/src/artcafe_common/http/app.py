@@ -7,8 +7,8 @@ document come with it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -24,24 +25,26 @@ from starlette.routing import BaseRoute, Route
 from artcafe_common import metrics
 from artcafe_common.errors import ErrorCode, ServiceError, invalid
 from artcafe_common.health import Readiness
+from artcafe_common.http.middleware import REQUEST_ID_HEADER, RequestMiddleware, request_id_of
 from artcafe_common.http.openapi import openapi_document
 from artcafe_common.http.operation import Call, Operation
 from artcafe_common.http.problem import problem
-from artcafe_common.ids import check_tenant_id, new_ulid
-from artcafe_common.log import request_id_var
+from artcafe_common.ids import check_tenant_id
+from artcafe_common.json_depth import deeper_than
 from artcafe_common.tokens import Access, TenantScope, unauthenticated
 
 logger = logging.getLogger(__name__)
 
 BODY_BYTES_MAX = 1024 * 1024
+BODY_DEPTH_MAX = 64
+BODY_TIMEOUT_SECONDS = 30.0
 API_PREFIX = "/api/v1"
-REQUEST_ID_HEADER = "X-Request-Id"
 TENANT_HEADER = "x-tenant-id"
 
-_REQUEST_ID_RE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _encode = msgspec.json.Encoder().encode
 
 CallHook = Callable[[TenantScope], Awaitable[None]]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,8 @@ def create_app(
 ) -> HttpApp:
     """Build an application.
 
-    `on_call` is awaited for each request that was authenticated in a tenant, before its handler: it counts
-    the call and refuses it by raising `ServiceError`. `extra_routes` are served as they are.
+    `on_call` is awaited for each request that was authenticated in a tenant, before its permission is looked
+    at: it counts the call and refuses it by raising `ServiceError`. `extra_routes` are served as they are.
     """
     listed = list(operations)
     document = openapi_document(title, listed)
@@ -95,30 +98,41 @@ def create_app(
     ]
     asgi = Starlette(
         routes=routes,
+        middleware=[Middleware(RequestMiddleware)],
         exception_handlers={HTTPException: _http_exception, ServiceError: _service_error, Exception: _bug},
     )
+    asgi.router.redirect_slashes = False
     return HttpApp(asgi, document)
 
 
 def _routes(
     operations: list[Operation], access: Access | None, on_call: CallHook | None, body_limit: int
 ) -> list[BaseRoute]:
+    names = [operation.name for operation in operations]
+    if len(set(names)) != len(names):
+        raise TypeError("two operations have the same name")
+    # One route for all methods of a path, so that a refused method is told the allowed ones.
+    by_path: dict[str, dict[str, Endpoint]] = {}
+    for operation in operations:
+        methods = by_path.setdefault(operation.path, {})
+        methods[operation.method] = _endpoint(operation, access, on_call, body_limit)
     # Starlette matches in order: paths without a parameter go before those with one at the same place.
-    ordered = sorted(operations, key=lambda operation: re.sub(r"\{", "~", operation.path))
+    ordered = sorted(by_path, key=lambda path: path.replace("{", "~"))
     return [
-        Route(
-            API_PREFIX + operation.path,
-            _endpoint(operation, access, on_call, body_limit),
-            methods=[operation.method],
-            name=operation.name,
-        )
-        for operation in ordered
+        Route(API_PREFIX + path, _dispatch(by_path[path]), methods=list(by_path[path])) for path in ordered
     ]
+
+
+def _dispatch(methods: dict[str, Endpoint]) -> Endpoint:
+    async def dispatch(request: Request) -> Response:
+        return await methods["GET" if request.method == "HEAD" else request.method](request)
+
+    return dispatch
 
 
 def _endpoint(
     operation: Operation, access: Access | None, on_call: CallHook | None, body_limit: int
-) -> Callable[[Request], Awaitable[Response]]:
+) -> Endpoint:
     if operation.access != "public" and access is None:
         raise TypeError(f"{operation.name} needs an Access")
     decoder = msgspec.json.Decoder(operation.body) if operation.body else None
@@ -128,8 +142,10 @@ def _endpoint(
         if operation.access != "public":
             assert access is not None
             await _authenticate(operation, access, call)
-            if on_call and call._scope:
-                await on_call(call.scope)
+            if call._scope is not None:
+                if on_call is not None:
+                    await on_call(call._scope)
+                call._scope.require(operation.access)  # type: ignore[arg-type]
         if decoder is not None:
             call.body = _decode_body(decoder, await _read_body(request, body_limit))
         result = await operation.handler(call)
@@ -141,13 +157,7 @@ def _endpoint(
 
     async def endpoint(request: Request) -> Response:
         started = time.perf_counter()
-        request_id = _request_id(request)
-        token = request_id_var.set(request_id)
-        try:
-            response = await _answer(run, request, request_id, operation.name)
-        finally:
-            request_id_var.reset(token)
-        response.headers[REQUEST_ID_HEADER] = request_id
+        response = await _answer(run, request, operation.name)
         metrics.HTTP_SECONDS.labels(operation.path, operation.method, response.status_code).observe(
             time.perf_counter() - started
         )
@@ -156,19 +166,17 @@ def _endpoint(
     return endpoint
 
 
-async def _answer(
-    run: Callable[[Request], Awaitable[Response]], request: Request, request_id: str, name: str
-) -> Response:
+async def _answer(run: Endpoint, request: Request, name: str) -> Response:
     try:
         return await run(request)
     except ServiceError as error:
-        return problem(error, request_id)
+        return problem(error, request_id_of(request))
     except ClientDisconnect:
         # Nobody reads this answer.
         return Response(status_code=499)
     except Exception:
         logger.exception("request_failed", extra={"operation": name})
-        return problem(ServiceError(ErrorCode.INTERNAL, "internal error"), request_id)
+        return problem(ServiceError(ErrorCode.INTERNAL, "internal error"), request_id_of(request))
 
 
 async def _authenticate(operation: Operation, access: Access, call: Call) -> None:
@@ -185,7 +193,6 @@ async def _authenticate(operation: Operation, access: Access, call: Call) -> Non
         check_tenant_id(wanted)
     call._scope = await access.scope(token, wanted)
     call._person = call._scope.person
-    call._scope.require(operation.access)  # type: ignore[arg-type]
 
 
 def bearer_token(request: Request) -> str:
@@ -204,6 +211,9 @@ def _decode_query(operation: Operation, request: Request) -> msgspec.Struct:
 
 
 def _decode_body(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    # What the decoder just bears, the encoder of an answer might not.
+    if deeper_than(body, BODY_DEPTH_MAX):
+        raise invalid(f"body: nested deeper than {BODY_DEPTH_MAX}")
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -215,37 +225,40 @@ def _decode_body(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
 async def _read_body(request: Request, limit: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise invalid(f"body: larger than {limit} bytes")
-        chunks.append(chunk)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise invalid(f"body: larger than {limit} bytes")
+                chunks.append(chunk)
+    except TimeoutError:
+        raise invalid(f"body: not received within {BODY_TIMEOUT_SECONDS:g} s") from None
     return b"".join(chunks)
 
 
-def _request_id(request: Request) -> str:
-    given = request.headers.get(REQUEST_ID_HEADER, "")
-    return given if _REQUEST_ID_RE.fullmatch(given) else new_ulid()
-
-
 _HTTP_CODES = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.INVALID_ARGUMENT}
+_HTTP_DETAILS = {404: "no such route", 405: "this route has other methods"}
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = _HTTP_CODES.get(error.status_code, ErrorCode.INVALID_ARGUMENT)
-    response = problem(ServiceError(code, error.detail), _request_id(request))
-    response.status_code = error.status_code
-    response.headers.update(error.headers or {})
-    return response
+    detail = _HTTP_DETAILS.get(error.status_code, error.detail)
+    return problem(
+        ServiceError(code, detail), request_id_of(request), status=error.status_code, headers=error.headers
+    )
 
 
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
-    return problem(error, _request_id(request))
+    return problem(error, request_id_of(request))
 
 
 async def _bug(request: Request, error: Exception) -> Response:
-    # Starlette logs nothing itself; what comes here was raised outside an operation.
-    logger.error("request_failed", exc_info=error)
-    return problem(ServiceError(ErrorCode.INTERNAL, "internal error"), _request_id(request))
+    # What comes here was raised outside an operation. Starlette raises it again for the server to log.
+    request_id = request_id_of(request)
+    response = problem(ServiceError(ErrorCode.INTERNAL, "internal error"), request_id)
+    # It is sent past the middleware.
+    response.headers[REQUEST_ID_HEADER] = request_id
+    return response

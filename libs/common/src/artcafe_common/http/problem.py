@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,22 +16,28 @@ MEDIA_TYPE = "application/problem+json"
 _encode = msgspec.json.Encoder().encode
 
 
-def problem(error: ServiceError, instance: str) -> Response:
-    """Render an error; `instance` is the id of the request, by which its log lines are found."""
+def problem(
+    error: ServiceError, instance: str, *, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Render an error; `instance` is the id of the request, by which its log lines are found.
+
+    `status` where HTTP has a more exact one than the error's own; `headers` to be sent with it.
+    """
     rendering = RENDERINGS[error.code]
+    status = status or error.http_status
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": "Plan limit reached" if error.quota else rendering.title,
-        "status": error.http_status,
+        "status": status,
         "code": error.code,
         "detail": error.detail,
         "instance": instance,
     }
-    headers: dict[str, str] = {}
+    sent = dict(headers or {})
     if error.quota:
         body |= msgspec.structs.asdict(error.quota)
     if error.retry_after is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    if error.http_status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return Response(_encode(body), error.http_status, headers, MEDIA_TYPE)
+        sent["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if status == 401:
+        sent["WWW-Authenticate"] = "Bearer"
+    return Response(_encode(body), status, sent, MEDIA_TYPE)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
 
 BACKLOG = 1024
-READ_TIMEOUT_SECONDS = 30
+# How long a connection may be idle, or take to send a request's head; longer than the edge keeps one that it
+# does not use, so that the edge never sends a request into a connection that is being closed.
 KEEP_ALIVE_SECONDS = 75
+# How long nothing may be read while a request is worked on: Hypercorn cuts long answers, too. Bodies have
+# their own, shorter limit (see `artcafe_common.http.app`).
+READ_TIMEOUT_SECONDS = 600
 GRACE_SECONDS = 5
 
 
@@ -43,10 +49,30 @@ async def serve_http(app: Starlette, bound: socket.socket, stop: asyncio.Event) 
     config.shutdown_timeout = GRACE_SECONDS
     config.include_server_header = False
     config.accesslog = None
+    # A logger, else Hypercorn writes lines of its own form to standard error.
+    config.errorlog = logging.getLogger("hypercorn.error")
     # Hypercorn would answer 431 late and keep what it read; the edge bounds headers too.
     config.h11_max_incomplete_size = 32 * 1024
 
     async def stopped() -> None:
         await stop.wait()
 
-    await serve(app, config, shutdown_trigger=stopped)  # type: ignore[arg-type]
+    await serve(_Http1(app), config, shutdown_trigger=stopped)  # type: ignore[arg-type]
+
+
+class _Http1:
+    """Answers HTTP/1 only.
+
+    Hypercorn lets any client change to HTTP/2 (``Upgrade: h2c``). Behind an edge that passes the change on,
+    that client would talk to this process directly, past all that the edge refuses or overwrites.
+    """
+
+    def __init__(self, app: Starlette) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["http_version"] not in ("1.0", "1.1"):
+            await send({"type": "http.response.start", "status": 505, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        await self._app(scope, receive, send)
