@@ -35,9 +35,11 @@ BUILD_TOOLS = ["hatchling", "editables"]
 # What builds them for a container image, where they are installed as they are.
 IMAGE_BUILD_TOOLS = ["hatchling"]
 DEV_TOOLS = [
+    "axe-playwright-python",
     "httpx",
     "hypothesis",
     "mypy",
+    "playwright",
     "pytest",
     "pytest-asyncio",
     "pytest-xdist",

@@ -35,7 +35,7 @@ ORIGINS_FRESH_SECONDS = 60.0
 ORIGINS_WAIT_SECONDS = 1.0
 
 _HEADERS = {
-    # Each file is asked for again and answered 304 while it is the same: after an upgrade nobody runs a mixture.
+    # Each file is asked for again, and answered 304 while it is the same: nobody stays with an old one.
     "Cache-Control": "no-cache",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",

@@ -1,7 +1,7 @@
 // Who is signed in, and in which organisation. The token lives in this tab only.
 
 const STORE = "artcafe.session";
-const NOTHING = { token: null, email: "", userId: "", expiresAt: 0, refreshToken: null, issuer: null, tenant: null };
+const NOTHING = { token: null, email: "", userId: "", refreshToken: null, issuer: null, tenant: null };
 
 /** Tells "changed", "signed-out" and "renewing" (the token must be renewed now). */
 class Session extends EventTarget {
@@ -44,10 +44,6 @@ class Session extends EventTarget {
     return this.#state.tenant;
   }
 
-  get expired() {
-    return Date.now() / 1000 >= this.#state.expiresAt;
-  }
-
   /** Tell whether the person may do a kind of thing here, as the server said when the socket was opened. */
   may(permission) {
     return this.permissions.has(permission);
@@ -63,7 +59,6 @@ class Session extends EventTarget {
       refreshToken,
       email: claims.email ?? claims["cognito:username"] ?? claims.username ?? claims.sub,
       userId: claims.sub,
-      expiresAt: claims.exp ?? 0,
     });
     this.#renewal?.resolve();
     this.#renewal = null;

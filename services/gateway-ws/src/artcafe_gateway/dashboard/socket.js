@@ -8,7 +8,6 @@ const OPEN_SECONDS = 10;
 const QUIET_SECONDS = 20;
 const PONG_SECONDS = 8;
 const TOKEN_EXPIRED = 4005;
-const BAD_CREDENTIALS = 4500;
 // 4500 to 4999: coming back unchanged does not help (docs/protocol.md).
 const isFinal = (code) => code >= 4500 && code <= 4999;
 
@@ -40,6 +39,7 @@ export class LiveSocket extends EventTarget {
   #timers = new Map();
   #waiting = new Map();
   #lastId = 0;
+  #refusal = null;
 
   constructor() {
     super();
@@ -85,6 +85,7 @@ export class LiveSocket extends EventTarget {
     this.#become({ name: "connecting", lostAt: this.#lostAt });
     const address = new URL("/ws/dashboard", location.origin);
     address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+    this.#refusal = null;
     const socket = new WebSocket(address);
     this.#socket = socket;
     socket.addEventListener("open", () => {
@@ -111,6 +112,8 @@ export class LiveSocket extends EventTarget {
       this.dispatchEvent(new CustomEvent("connected", { detail: { ...frame, lostAt } }));
       return;
     }
+    // Why a sign-in is refused comes before the close, whose code says less.
+    if (frame.type === "error" && this.state.name === "connecting") this.#refusal = frame.code;
     const waiting = this.#waiting.get(frame.id);
     if (waiting) {
       this.#waiting.delete(frame.id);
@@ -133,7 +136,7 @@ export class LiveSocket extends EventTarget {
     if (!this.#wanted) return;
     this.#lostAt ??= Date.now();
     const reason = said || REASONS[code] || "";
-    if (code === TOKEN_EXPIRED || (code === BAD_CREDENTIALS && session.expired)) {
+    if (code === TOKEN_EXPIRED || this.#refusal === "unauthenticated") {
       this.#become({ name: "stopped", reason: "the session has expired", code, lostAt: this.#lostAt });
       session.renew().then(() => this.hurry(), () => {});
       return;

@@ -2,7 +2,8 @@
 
 import { h, replace, svg } from "./dom.js";
 
-const WIDTH = 720;
+const WIDE = 720;
+const NARROW = 340;
 const HEIGHT = 200;
 const LEFT = 52;
 const BOTTOM = 22;
@@ -10,14 +11,16 @@ const TOP = 10;
 
 /** Return a bar chart; `bars` are `{label, value, title}`, `format` writes a value on the axis. */
 export function barChart(name, bars, format) {
+  // Drawn at the size it is shown in, so that the words stay readable.
+  const width = matchMedia("(max-width: 46rem)").matches ? NARROW : WIDE;
   const top = niceTop(Math.max(1, ...bars.map((bar) => bar.value)));
-  const step = (WIDTH - LEFT) / Math.max(1, bars.length);
+  const step = (width - LEFT) / Math.max(1, bars.length);
   const scale = (HEIGHT - BOTTOM - TOP) / top;
-  const every = Math.ceil(bars.length / 8);
+  const every = Math.ceil(bars.length / (width / 90));
   const lines = [0, 0.5, 1].map((part) => {
     const y = HEIGHT - BOTTOM - part * top * scale;
     return [
-      svg("line", { x1: LEFT, x2: WIDTH, y1: y, y2: y, class: "grid" }),
+      svg("line", { x1: LEFT, x2: width, y1: y, y2: y, class: "grid" }),
       svg("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, format(part * top)),
     ];
   });
@@ -33,7 +36,7 @@ export function barChart(name, bars, format) {
       i % every === 0 && svg("text", { x: x + step / 2, y: HEIGHT - 6, "text-anchor": "middle" }, bar.label),
     );
   });
-  return h("div", { class: "chart" }, svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": name }, lines, drawn));
+  return h("div", { class: "chart" }, svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": name }, lines, drawn));
 }
 
 /** Return `{element, push(value)}`: a line of the last `size` values. */

@@ -20,7 +20,7 @@ export function messageList({ withChannel = false, empty, signal }) {
   let filter = "";
   let scheduled = false;
 
-  const list = h("ol", { class: "messages", role: "log", "aria-live": "off", "aria-label": "Messages, newest first" });
+  const list = h("ol", { class: "messages", "aria-label": "Messages, newest first" });
   const blank = h("p", { class: "blank" }, empty);
   const counter = h("span", { class: "hint", "aria-live": "off" }, "0 messages");
   const pause = h("button", { type: "button", class: "small", "aria-pressed": "false" }, "Pause");

@@ -16,7 +16,7 @@ export function createAgent() {
     const publicKey = h("textarea", { name: "public_key", rows: 3, spellcheck: "false", placeholder: "ssh-ed25519 AAAA…" });
     const own = field("Public key", publicKey, "One line as OpenSSH writes it, for example from the file that `artcafe keygen ./agent.key` names .pub.");
     own.hidden = true;
-    const source = select("key", [["make", "Make a key for me, to be downloaded once"], ["own", "I have a key: paste its public half"]], "make");
+    const source = select("key", [["make", "Make one, to download once"], ["own", "Use mine: paste the public half"]], "make");
     source.addEventListener("change", () => {
       own.hidden = source.value !== "own";
       publicKey.required = !own.hidden;

@@ -1,0 +1,143 @@
+"""What the browser tests share: a tab that minds its console, people, and how pages are waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from playwright.async_api import ConsoleMessage, Page
+from playwright.async_api import Error as PlaywrightError
+
+from artcafe_agent import Client
+from artcafe_agent.keys import AgentKey
+
+ARTIFACTS = Path(__file__).parent / "artifacts"
+# Nothing that Chromium does for itself belongs into a test.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+LOADING_TRIES = 5
+# Chromium takes a change of the machine's networks for a failure of what it is loading.
+_NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
+
+
+@dataclass
+class Account:
+    """Somebody who can sign in with a password."""
+
+    user_id: str
+    email: str
+    password: str
+    token: str
+    api: httpx.AsyncClient
+
+    async def call(self, method: str, path: str, tenant_id: str | None = None, **options: Any) -> Any:
+        """Send one REST request as this person and return its JSON."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        if tenant_id is not None:
+            headers["X-Tenant-Id"] = tenant_id
+        answer = await self.api.request(method, path, headers=headers, **options)
+        assert answer.status_code < 300, answer.text
+        return answer.json() if answer.content else None
+
+
+@dataclass
+class Organisation:
+    """An organisation and its owner."""
+
+    tenant_id: str
+    owner: Account
+
+    async def call(self, method: str, path: str, **options: Any) -> Any:
+        """Send one REST request as the owner and return its JSON."""
+        return await self.owner.call(method, path, self.tenant_id, **options)
+
+    async def add(self, person: Account, role: str) -> None:
+        """Let somebody belong to it."""
+        body = {"user_id": person.user_id, "role": role, "email": person.email}
+        await self.call("POST", f"/tenants/{self.tenant_id}/members", json=body)
+
+    async def create_agent(self, agent_id: str) -> AgentKey:
+        """Register an agent and return its key."""
+        key = AgentKey.generate("ed25519")
+        body = {"agent_id": agent_id, "name": agent_id.title(), "public_key": key.public_key}
+        await self.call("POST", "/agents", json=body)
+        return key
+
+    def connect(self, agent_id: str, key: AgentKey, base_url: str) -> Client:
+        """Return an agent's client, to be entered."""
+        return Client(base_url=base_url, tenant_id=self.tenant_id, agent_id=agent_id, private_key=key)
+
+
+class Tab:
+    """One page of the dashboard; `problems` are errors in its console, but for those that are `expected`."""
+
+    def __init__(self, page: Page, base_url: str) -> None:
+        self.page = page
+        self.base_url = base_url
+        self.problems: list[str] = []
+        self.expected: list[str] = [_NETWORK_CHANGED]
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self.problems.append(f"{error.name}: {error.message}"))
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not any(text in message.text for text in self.expected):
+            self.problems.append(f"{message.type}: {message.text}")
+
+    async def load(self) -> None:
+        """Load the dashboard, until its scripts run."""
+        await self._loaded(self.page.goto, f"{self.base_url}/")
+
+    async def reload(self) -> None:
+        """Load the page again that is shown."""
+        await self._loaded(self.page.reload)
+
+    async def _loaded(self, begin: Callable[..., Awaitable[object]], *arguments: str) -> None:
+        for tries in range(LOADING_TRIES):
+            try:
+                await begin(*arguments, wait_until="load", timeout=10_000)
+                await self.page.locator("#app > :not(.blank)").first.wait_for(timeout=5_000)
+                return
+            except PlaywrightError:
+                if tries == LOADING_TRIES - 1:
+                    raise
+
+    async def sign_in(self, account: Account, password: str | None = None) -> None:
+        """Load the dashboard and sign in with e-mail and password."""
+        await self.load()
+        await self.page.get_by_label("E-mail").fill(account.email)
+        await self.page.get_by_label("Password").fill(password or account.password)
+        await self.page.get_by_role("button", name="Sign in", exact=True).last.click()
+
+    async def enter(self, account: Account, page: str = "Overview") -> None:
+        """Sign in as a person of one organisation and wait for a page."""
+        await self.sign_in(account)
+        await self.heading(page)
+
+    async def open(self, path: str, heading: str | None = None) -> None:
+        """Go to a page by its address, as a link does."""
+        await self.page.evaluate("path => { location.hash = path }", path)
+        if heading is not None:
+            await self.heading(heading)
+
+    async def heading(self, text: str) -> None:
+        """Wait for the heading of a page."""
+        await self.page.get_by_role("heading", name=text, level=1).wait_for()
+
+    async def sees(self, text: str, seconds: float = 15.0) -> None:
+        """Wait until a text can be seen."""
+        await self.page.get_by_text(text).locator("visible=true").first.wait_for(timeout=seconds * 1000)
+
+    async def overflow(self) -> int:
+        """Return by how many pixels the page is wider than its window."""
+        wide: int = await self.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        return wide
