@@ -416,6 +416,50 @@ async def test_stopping_does_not_wait_for_ever(peer: Peer, agent_of: AgentMaker)
     assert (await socket.wait_for("presence", 2))["status"] == "offline"
 
 
+async def test_stopping_does_not_wait_for_what_has_not_begun(peer: Peer, agent_of: AgentMaker) -> None:
+    """A handler whose subscription was refused has nothing to finish: the grace is not for it."""
+
+    async def refuse(socket: PeerSocket, command: Command) -> bool:
+        if command["type"] == "subscribe":
+            await socket.send(type="error", code="not_found", message="no", id=command["id"])
+            return True
+        return False
+
+    peer.hook = refuse
+    agent = agent_of(stop_grace=1000 * UNIT)
+    agent.on_message("nowhere")(lambda message: None)
+    async with running(agent) as task:
+        await (await peer.socket()).wait_for("unsubscribe")
+        async with asyncio.timeout(40 * UNIT):
+            await agent.stop()
+            await task
+
+
+async def test_impatient_caller_does_not_cut_the_goodbye_short(peer: Peer, agent_of: AgentMaker) -> None:
+    """Who gives up waiting for `stop` leaves the stopping as it is."""
+    agent = agent_of()
+    started = asyncio.Event()
+    finished = asyncio.Event()
+
+    @agent.on_message("work")
+    async def work(subject: str, data: int) -> None:
+        started.set()
+        await asyncio.sleep(4 * UNIT)
+        finished.set()
+
+    async with running(agent) as task:
+        socket = await peer.socket()
+        await until(lambda: bool(socket.channels))
+        await socket.deliver("work", 1)
+        await started.wait()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(agent.stop(), UNIT)
+        async with asyncio.timeout(40 * UNIT):
+            await task
+    assert finished.is_set()
+    assert socket.of_type("presence")[-1]["status"] == "offline"
+
+
 async def test_handler_may_stop_the_agent(peer: Peer, agent_of: AgentMaker) -> None:
     """Stopping from inside does not wait for itself."""
     agent = agent_of()
@@ -525,3 +569,46 @@ async def test_five_line_program_ends_politely(number: signal.Signals, peer: Pee
             await process.wait()
     assert (out, err, process.returncode) == (b"ended\n", b"", 0)
     assert peer.sockets[0].of_type("presence")[-1]["status"] == "offline"
+
+
+HANGING = """
+    import asyncio, sys
+    from artcafe_agent import HeartbeatAgent
+
+    agent = HeartbeatAgent("agent-1", sys.argv[1], "acme", sys.argv[2], stop_grace=1000.0)
+
+    @agent.on_message("team")
+    async def handle(message):
+        print("hanging", flush=True)
+        await asyncio.sleep(1000)
+
+    agent.run_forever()
+"""
+
+
+async def test_second_interrupt_is_not_polite(peer: Peer, key_file: Path) -> None:
+    """Whoever presses Ctrl-C again does not want to wait for a handler that hangs."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        textwrap.dedent(HANGING),
+        str(key_file),
+        peer.url,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        async with asyncio.timeout(20):
+            await until(lambda: bool(peer.sockets and peer.sockets[0].channels), 20)
+            await peer.sockets[0].deliver("team", 1)
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"hanging\n"
+            while process.returncode is None:
+                process.send_signal(signal.SIGINT)
+                await asyncio.sleep(10 * UNIT)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+    assert process.returncode not in (0, -signal.SIGKILL)

@@ -350,7 +350,9 @@ async def test_peer_that_stops_reading_is_given_up(peer: Peer, client_of: Client
                 await client.publish("team", "x" * 50_000, wait=False)
 
         flooding = asyncio.create_task(flood())
-        await online_again(client)
-        over.set()
-        flooding.cancel()
-        await asyncio.gather(flooding, return_exceptions=True)
+        try:
+            await online_again(client)
+        finally:
+            over.set()
+            flooding.cancel()
+            await asyncio.gather(flooding, return_exceptions=True)

@@ -99,7 +99,7 @@ def test_no_server(unused_tcp_port: int) -> None:
 
 @pytest.fixture
 def dripping() -> Iterator[str]:
-    """Run a server that answers one byte at a time, for ever."""
+    """Run a server that answers one byte at a time, for five seconds."""
     listener = socket.create_server(("127.0.0.1", 0))
     done = threading.Event()
 
@@ -108,7 +108,9 @@ def dripping() -> Iterator[str]:
         with accepted:
             accepted.recv(65536)
             accepted.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
-            while not done.wait(0.02):
+            for _ in range(250):  # not for ever: a client without a deadline must fail the test, not hang it
+                if done.wait(0.02):
+                    return
                 accepted.send(b"x")
 
     thread = threading.Thread(target=drip)
@@ -164,6 +166,7 @@ def test_loop_ends_without_waiting_for_the_thread() -> None:
     asyncio.run(give_up())
     assert time.monotonic() - started < 5
     thread = next(each for each in threading.enumerate() if each.name == "artcafe-http")
+    assert thread.daemon  # nor does the interpreter wait for it
     release.set()
     thread.join(5)
     assert not thread.is_alive()

@@ -68,6 +68,15 @@ async def test_gaps_add_up_while_nobody_reads() -> None:
     assert small.dropped == 7
 
 
+async def test_gap_of_the_server_is_added_to_ours() -> None:
+    """A message that becomes the first keeps the gap it had, and gets the one before it."""
+    small = subscription(2)
+    offer(small, 1)
+    small.note_gap(5)
+    offer(small, 2, 3)
+    assert await drain(small) == [(2, 6), (3, 0)]
+
+
 async def test_newest_are_dropped_and_told() -> None:
     """The other way round, the gap stands on what comes once there is room again."""
     small = subscription(overflow="drop_newest")

@@ -15,6 +15,7 @@ def test_close_explains_what_it_caused() -> None:
     """Commands that were waiting fail because of the close, however deep they are nested."""
     revoked = RevokedError(4501)
     assert reason_in(BaseExceptionGroup("", [LOST, revoked])) is revoked
+    assert reason_in(BaseExceptionGroup("", [revoked, LOST])) is revoked
     assert reason_in(BaseExceptionGroup("", [LOST, BaseExceptionGroup("", [LOST, revoked])])) is revoked
     assert reason_in(BaseExceptionGroup("", [LOST])) is LOST
 
