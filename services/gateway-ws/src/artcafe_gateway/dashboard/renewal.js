@@ -8,6 +8,8 @@ import { h, replace } from "./ui/dom.js";
 import { dialog, field, form, input } from "./ui/form.js";
 import { notice } from "./ui/notice.js";
 
+const AGAIN_SECONDS = 3;
+
 /** Watch for the token's end; `config()` returns how people sign in. */
 export function watchToken(config) {
   let asking = false;
@@ -17,11 +19,8 @@ export function watchToken(config) {
   session.addEventListener("renewing", async () => {
     if (asking) return;
     asking = true;
-    try {
-      await renew(await config());
-    } finally {
-      asking = false;
-    }
+    await renew(await patiently(config));
+    asking = false;
   });
   session.addEventListener("changed", () => {
     if (socket.state.name === "live" && session.token !== told) {
@@ -33,6 +32,17 @@ export function watchToken(config) {
   socket.addEventListener("connected", () => {
     told = session.token;
   });
+}
+
+/** Ask until there is an answer: the token may well end while the server is away. */
+async function patiently(config) {
+  for (;;) {
+    try {
+      return await config();
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_SECONDS * 1000));
+    }
+  }
 }
 
 async function renew(config) {

@@ -23,7 +23,7 @@ export function messageList({ withChannel = false, empty, signal }) {
   const list = h("ol", { class: "messages", "aria-label": "Messages, newest first" });
   const blank = h("p", { class: "blank" }, empty);
   const counter = h("span", { class: "hint", "aria-live": "off" }, "0 messages");
-  const pause = h("button", { type: "button", class: "small", "aria-pressed": "false" }, "Pause");
+  const pause = h("button", { type: "button", class: "small" }, "Pause");
   const clear = h("button", { type: "button", class: "small" }, "Clear");
   const search = h("input", { type: "search", placeholder: "Filter what is shown", "aria-label": "Filter the messages shown by their text", autocomplete: "off" });
   const element = h("section", { class: "stream", "aria-label": "Live messages" },
@@ -31,7 +31,7 @@ export function messageList({ withChannel = false, empty, signal }) {
 
   pause.addEventListener("click", () => {
     paused = !paused;
-    pause.setAttribute("aria-pressed", String(paused));
+    pause.classList.toggle("on", paused);
     if (!paused) flush();
     tell();
   });
