@@ -231,6 +231,23 @@ async def test_two_connections_of_one_agent_race_for_the_last_place(gateway: Any
             await client.socket.close()
 
 
+async def test_clients_that_vanish_while_they_are_recorded_take_no_place(
+    start_gateway: Any, presence: Any
+) -> None:
+    """Whatever the moment at which a client goes, its place in the plan is free again."""
+    gateway = await start_gateway(heartbeat_timeout=0.5, ping_interval=0.2)
+    gateway.world.tenant("t1", plan="tiny", limits=Limits(connections=3))
+    for number in range(40):
+        client = await gateway.open(f"/ws/agent/a{number}?challenge=t1&signature=good")
+        await asyncio.sleep(number * 0.0005)
+        client.socket.transport.abort()
+    for name in ("one", "two", "three"):
+        client = await _patiently(gateway, name)
+        await client.nothing()
+    for number in range(40):
+        assert presence.of(f"a{number}")[-1:] in ([], ["offline"])
+
+
 async def test_a_killed_gateways_agents_are_swept_by_another(
     start_gateway: Any, spawn_gateway: Any, presence: Any
 ) -> None:
