@@ -71,6 +71,14 @@ run: setup ## Run everything on this machine (EDGE_PORT=8080, ARTCAFE_STATE=.art
 demo: setup ## Show two agents talking through the running stack
 	@exec $(BIN)/python -m artcafe_devstack.demo $(ARGS)
 
+.PHONY: backup
+backup: setup ## Back up the usage counters of the running stack
+	@exec $(BIN)/python -m artcafe_devstack.metering backup
+
+.PHONY: restore
+restore: setup ## Replace the running stack's usage counters by a backup (FROM=file, default the last; ARGS=--force)
+	@exec $(BIN)/python -m artcafe_devstack.metering restore $(ARGS) $(if $(FROM),"$(FROM)")
+
 # --- Checking ---
 
 .PHONY: test

@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
 
 from artcafe_common import __version__, rpc
 from artcafe_common.bus import Bus
@@ -19,10 +20,12 @@ from artcafe_common.health import Readiness
 from artcafe_common.http import serve_http
 from artcafe_common.http.server import listening_socket
 from artcafe_common.remote import remote_access
-from artcafe_common.service import EXIT_CONFIG, parser_for, run_service
+from artcafe_common.service import EXIT_CONFIG, parser_for, read_config, run_service
 from artcafe_common.usage import UsageCounter, UsageReporter
 from artcafe_metering.adjustments import AdjustmentsApi
 from artcafe_metering.app import create_usage_app
+from artcafe_metering.backups import Backups
+from artcafe_metering.commandline import add_commands, run_command
 from artcafe_metering.config import PREFIX, MeteringConfig
 from artcafe_metering.counters import ValkeyCounters
 from artcafe_metering.exporting import Rows
@@ -91,17 +94,33 @@ async def serve(config: MeteringConfig, stop: asyncio.Event) -> None:
                 exports = ExportsApi(rows, layered, manifests, signer, bucket, tenants, clock, retention)
                 operations += exports.operations()
             app = create_usage_app(operations, readiness, remote_access(bus, clock), counter)
+            backups = None
+            if config.backup_dir:
+                bucket = None
+                if config.backup_bucket:
+                    bucket = await stack.enter_async_context(_bucket(config, config.backup_bucket))
+                    buckets.append((bucket, -(-config.backup_kept_hours // 24)))
+                backups = Backups(
+                    config.redis_url.reveal(),
+                    Path(config.backup_dir),
+                    bucket,
+                    clock,
+                    kept_hours=config.backup_kept_hours,
+                )
             roller = Roller(valkey, counters, rolled, clock, retention, intake.backlog)
             await stack.enter_async_context(rpc.serve(bus, GET_MONTH, api.month, queue=SERVICE))
             await stack.enter_async_context(rpc.serve(bus, health_endpoint(SERVICE), health, queue=SERVICE))
             async with asyncio.TaskGroup() as tasks:
                 reporting = tasks.create_task(reporter.run())
                 tasks.create_task(intake.run(stop))
-                rolling = tasks.create_task(_roll(roller, dynamo, buckets, config.create_tables))
+                background = [tasks.create_task(_roll(roller, dynamo, buckets, config.create_tables))]
+                if backups is not None:
+                    interval = 60.0 * config.backup_interval_minutes
+                    background.append(tasks.create_task(backups.run(valkey, interval)))
                 await serve_http(app.asgi, bound, stop)
                 readiness.drain()
-                rolling.cancel()
-                reporting.cancel()
+                for task in (*background, reporting):
+                    task.cancel()
                 await reporter.finish(LAST_BATCH_SECONDS)
     finally:
         await valkey.close()
@@ -111,7 +130,11 @@ async def serve(config: MeteringConfig, stop: asyncio.Event) -> None:
 def main() -> None:
     """Read the command line and run."""
     parser = parser_for(SERVICE, "The metering service of ArtCafe PubSub.", MeteringConfig, PREFIX)
-    run_service(SERVICE, parser.parse_args(), MeteringConfig, PREFIX, serve)
+    add_commands(parser)
+    arguments = parser.parse_args()
+    if arguments.command is not None:
+        sys.exit(run_command(read_config(MeteringConfig, PREFIX), arguments))
+    run_service(SERVICE, arguments, MeteringConfig, PREFIX, serve)
 
 
 def _signer(config: MeteringConfig) -> Signer | None:

@@ -55,6 +55,18 @@ class MeteringConfig(SharedConfig, frozen=True, kw_only=True):
         ),
     ] = None
     export_bucket: Annotated[str | None, describe("S3 bucket in which every export is kept")] = None
+    backup_dir: Annotated[str | None, describe("Folder for backups of Valkey; not set, there are none")] = (
+        None
+    )
+    backup_bucket: Annotated[
+        str | None, describe("S3 bucket to which backups are uploaded, e.g. `artcafe-usage-backups`")
+    ] = None
+    backup_interval_minutes: Annotated[
+        int, msgspec.Meta(ge=1), describe("How long after a backup the next one is made")
+    ] = 60
+    backup_kept_hours: Annotated[
+        int, msgspec.Meta(ge=1), describe("How long backups stay in the folder; in the bucket whole days")
+    ] = 48
 
     def signing_key_path(self) -> Path | None:
         """Return where the key is that signs exports; None where there is none."""

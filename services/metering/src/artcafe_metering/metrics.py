@@ -27,3 +27,11 @@ ROLLUP_LAG = Gauge(
     "For how long the oldest period that is not rolled up has been closed",
     unit="seconds",
 )
+BACKUP_FAILURES = Counter(
+    "artcafe_metering_backup_failures_total", "Backups of Valkey that did not come about"
+)
+BACKUP_LAST = Gauge(
+    "artcafe_metering_backup_last_timestamp_seconds",
+    "When this replica made its last backup of Valkey",
+    unit="seconds",
+)

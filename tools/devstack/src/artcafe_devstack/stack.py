@@ -203,6 +203,8 @@ class Stack:
             settings["REDIS_URL"] = f"redis://:{self.secrets['valkey']}@127.0.0.1:{self.ports['valkey']}/0"
             settings["METERING_SIGNING_KEY_FILE"] = str(folder / "export-signing.pem")
             settings["METERING_EXPORT_BUCKET"] = "artcafe-usage-exports"
+            settings["METERING_BACKUP_DIR"] = str(folder / "backups")
+            settings["METERING_BACKUP_BUCKET"] = "artcafe-usage-backups"
         else:
             settings["GATEWAY_WS_HOST"] = "127.0.0.1"
             settings["GATEWAY_WS_PORT"] = str(self.ports[f"{name}-ws"])
