@@ -35,6 +35,7 @@ def main() -> int:
     if len(set(split_cores())) == 1:
         report("one core only: servers and load generator disturb each other, ratios may not hold")
     outcomes: list[Outcome] = []
+    status = 0
     try:
         with (
             tempfile.TemporaryDirectory(prefix="artcafe-bench-") as folder,
@@ -44,12 +45,11 @@ def main() -> int:
                 outcomes.append(SCENARIOS[name](lab))
     except (BenchError, StackError) as error:
         print(f"bench: {error}", file=sys.stderr)
-        return 1
-    finally:
-        if outcomes:
-            print(table(outcomes, judged=not options.quick))
-    report(f"kept in {save(outcomes, facts, options.results)}")
-    return 0
+        status = 1
+    if outcomes:
+        print(table(outcomes, judged=not options.quick))
+        report(f"kept in {save(outcomes, facts, options.results)}")
+    return status
 
 
 def _options() -> argparse.Namespace:

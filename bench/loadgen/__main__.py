@@ -34,7 +34,8 @@ class Generator:
         match command:
             case Open():
                 start = time.monotonic()
-                self._groups.setdefault(command.group, Group()).open(command.sockets, command.at_a_time)
+                group = self._groups.setdefault(command.group, Group())
+                group.open(command.sockets, command.at_a_time, between=self.look_after)
                 return Done(count=len(command.sockets), seconds=time.monotonic() - start)
             case Close():
                 group = self._groups.pop(command.group)

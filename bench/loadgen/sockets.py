@@ -6,6 +6,7 @@ import contextlib
 import select
 import socket
 import time
+from collections.abc import Callable
 
 from bench.loadgen.wire import MARK, SocketPlan
 
@@ -86,8 +87,8 @@ class Group:
         self.clients: dict[int, Client] = {}
         self.epoll = select.epoll()
 
-    def open(self, plans: list[SocketPlan], at_a_time: int) -> None:
-        """Open sockets and wait until every one is ready."""
+    def open(self, plans: list[SocketPlan], at_a_time: int, between: Callable[[], None]) -> None:
+        """Open sockets and wait until every one is ready; `between` is called after each batch."""
         for first in range(0, len(plans), at_a_time):
             batch: list[Client] = []
             for plan in plans[first : first + at_a_time]:
@@ -105,6 +106,7 @@ class Group:
                 # Without a time limit: with one, every read would be two system calls.
                 client.socket.setblocking(True)
                 self.epoll.register(client.socket.fileno(), select.EPOLLIN)
+            between()
 
     def drain(self) -> int:
         """Read what has come meanwhile; return how many messages that were."""

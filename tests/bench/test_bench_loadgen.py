@@ -39,7 +39,7 @@ def echo_to_all(receivers: int, parts: int = 1, leave_out: int = 0) -> Iterator[
         thread.start()
         plan = SocketPlan(host="127.0.0.1", port=listener.getsockname()[1], publish=b"m")
         publisher, group = Client(plan), Group()
-        group.open([plan] * receivers, at_a_time=2)
+        group.open([plan] * receivers, at_a_time=2, between=lambda: None)
         try:
             yield publisher, group
         finally:
