@@ -124,10 +124,3 @@ def assignments(changes: Mapping[str, Any]) -> str:
 def already_exists(what: str) -> ServiceError:
     """Return an ``already_exists`` error about a kind of thing."""
     return ServiceError(ErrorCode.ALREADY_EXISTS, f"{what} exists already")
-
-
-def being_deleted(what: str) -> ServiceError:
-    """Return the error for an id that is free again in a moment."""
-    return ServiceError(
-        ErrorCode.UNAVAILABLE, f"{what} of this id is being deleted, try again", retry_after=1.0
-    )

@@ -89,7 +89,7 @@ class MemberStore:
                 if 2 in error.failed:
                     raise not_found("tenant") from None
                 if 0 in error.failed:
-                    raise already_exists("a member of this id") from None
+                    raise already_exists("member") from None
                 raise
 
         await settle(attempt)

@@ -66,7 +66,7 @@ class TenantStore:
                 await self._tables.dynamo.transact(writes)
             except TransactionFailed as error:
                 if 0 in error.failed:
-                    raise already_exists("a tenant of this id") from None
+                    raise already_exists("tenant") from None
                 if len(writes) - 1 in error.failed and tenant.self_service:
                     raise ServiceError(
                         ErrorCode.FAILED_PRECONDITION,
