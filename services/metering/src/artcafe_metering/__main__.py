@@ -36,6 +36,7 @@ from artcafe_metering.layers import LayeredCounters
 from artcafe_metering.ledger import Ledger
 from artcafe_metering.manifests import Manifests
 from artcafe_metering.objects import Bucket
+from artcafe_metering.reconcile import Reconciler
 from artcafe_metering.rolled import USAGE_METRICS, Rolled
 from artcafe_metering.roller import Roller
 from artcafe_metering.signing import Signer
@@ -114,6 +115,8 @@ async def serve(config: MeteringConfig, stop: asyncio.Event) -> None:
                 reporting = tasks.create_task(reporter.run())
                 tasks.create_task(intake.run(stop))
                 background = [tasks.create_task(_roll(roller, dynamo, buckets, config.create_tables))]
+                reconciler = Reconciler(bus, valkey, counters, clock)
+                background.append(tasks.create_task(reconciler.run()))
                 if backups is not None:
                     interval = 60.0 * config.backup_interval_minutes
                     background.append(tasks.create_task(backups.run(valkey, interval)))

@@ -1,4 +1,4 @@
-"""The commands beside serving: back up and restore."""
+"""The commands beside serving: back up, restore and reconcile."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 from contextlib import AsyncExitStack
+from datetime import date
 from pathlib import Path
 
 from nats.errors import Error as NatsError
@@ -13,12 +14,16 @@ from nats.js.errors import NotFoundError
 
 from artcafe_common.bus import Bus
 from artcafe_common.clock import SystemClock
+from artcafe_common.errors import ServiceError, unavailable
 from artcafe_common.log import setup_logging
 from artcafe_common.streams import USAGE
 from artcafe_metering.backups import BackupError, Backups, backups_in, restore
 from artcafe_metering.config import MeteringConfig
+from artcafe_metering.counters import ValkeyCounters
 from artcafe_metering.objects import Bucket
+from artcafe_metering.reconcile import Reconciler
 from artcafe_metering.streams import CONSUMER
+from artcafe_metering.valkey import Valkey
 
 NATS_SECONDS = 10.0
 
@@ -32,19 +37,22 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         "file", type=Path, nargs="?", help="the backup; default: the last one in METERING_BACKUP_DIR"
     )
     restoring.add_argument("--force", action="store_true", help="also where Valkey is not empty")
+    reconciling = commands.add_parser("reconcile", help="recount a closed day from the batches in the stream")
+    reconciling.add_argument(
+        "--date", type=date.fromisoformat, required=True, metavar="YYYY-MM-DD", help="the day, UTC"
+    )
     restoring.add_argument("--host", help="name of this machine as Valkey sees it")
 
 
 def run_command(config: MeteringConfig, arguments: argparse.Namespace) -> int:
     """Run a command and return the exit status."""
     setup_logging("metering", config.server_id, "WARNING")
-    command = _backup if arguments.command == "backup" else _restore
+    command = {"backup": _backup, "restore": _restore, "reconcile": _reconcile}[arguments.command]
     try:
-        asyncio.run(command(config, arguments))
-    except BackupError as error:
+        return asyncio.run(command(config, arguments))
+    except (BackupError, ServiceError) as error:
         print(f"{arguments.command}: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def backup_folder(config: MeteringConfig) -> Path:
@@ -54,7 +62,7 @@ def backup_folder(config: MeteringConfig) -> Path:
     return Path(config.backup_dir)
 
 
-async def _backup(config: MeteringConfig, _: argparse.Namespace) -> None:
+async def _backup(config: MeteringConfig, _: argparse.Namespace) -> int:
     async with AsyncExitStack() as stack:
         bucket = None
         if config.backup_bucket:
@@ -71,9 +79,10 @@ async def _backup(config: MeteringConfig, _: argparse.Namespace) -> None:
         )
         path = await backups.make()
         print(f"{path}: {path.stat().st_size} bytes")
+    return 0
 
 
-async def _restore(config: MeteringConfig, arguments: argparse.Namespace) -> None:
+async def _restore(config: MeteringConfig, arguments: argparse.Namespace) -> int:
     path: Path | None = arguments.file
     if path is None:
         path = next(reversed(backups_in(backup_folder(config))), None)
@@ -81,15 +90,41 @@ async def _restore(config: MeteringConfig, arguments: argparse.Namespace) -> Non
         raise BackupError(f"there is no backup in {config.backup_dir}")
     await restore(config.redis_url.reveal(), path, print, host=arguments.host, force=arguments.force)
     await _start_over(config)
+    return 0
+
+
+async def _reconcile(config: MeteringConfig, arguments: argparse.Namespace) -> int:
+    valkey = Valkey(config.redis_url.reveal(), 1)
+    try:
+        async with asyncio.timeout(NATS_SECONDS):
+            bus = await _open_bus(config)
+        try:
+            counters = ValkeyCounters(valkey)
+            outcome = await Reconciler(bus, valkey, counters, SystemClock()).compare(arguments.date)
+        finally:
+            await bus.close_gracefully()
+    except TimeoutError:
+        raise unavailable("message bus") from None
+    finally:
+        await valkey.close()
+    print(f"{outcome.day}: {outcome.batches} batches of {outcome.tenants} tenants recounted")
+    for each in outcome.differences:
+        print(f"{each.tenant_id}: counted {each.counted}, recounted {each.recounted}")
+    print("no difference" if not outcome.differences else f"{len(outcome.differences)} tenants differ")
+    return 1 if outcome.differences else 0
+
+
+async def _open_bus(config: MeteringConfig) -> Bus:
+    password = config.nats_password.reveal() if config.nats_password else None
+    return await Bus.open(config.nats_url, name="metering", user=config.nats_user, password=password)
 
 
 async def _start_over(config: MeteringConfig) -> None:
     """Let the stream be read from its beginning: what was counted since the backup is counted again."""
-    password = config.nats_password.reveal() if config.nats_password else None
     assert USAGE.name is not None and CONSUMER.durable_name is not None
     try:
         async with asyncio.timeout(NATS_SECONDS):
-            bus = await Bus.open(config.nats_url, name="metering", user=config.nats_user, password=password)
+            bus = await _open_bus(config)
         try:
             await bus.jetstream().delete_consumer(USAGE.name, CONSUMER.durable_name)
         except NotFoundError:

@@ -35,3 +35,8 @@ BACKUP_LAST = Gauge(
     "When this replica made its last backup of Valkey",
     unit="seconds",
 )
+RECONCILE_DIFFERENCE = Gauge(
+    "artcafe_metering_reconcile_difference",
+    "How far counters and batches of the last compared day are apart, added up over all tenants",
+    ["figure"],
+)
