@@ -33,9 +33,8 @@ export async function arrive(config) {
 /** Get a new token without leaving the page: with the refresh token, else in a window of its own. */
 export async function renewSilently(config) {
   if (!session.refreshToken) return false;
-  const issuer = issuerNamed(config, session.issuer);
   try {
-    await exchange(issuer, { grant_type: "refresh_token", refresh_token: session.refreshToken });
+    await exchange(issuerNamed(config, session.issuer), { grant_type: "refresh_token", refresh_token: session.refreshToken });
     return true;
   } catch {
     return false;
