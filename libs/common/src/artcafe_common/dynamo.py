@@ -9,35 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 import aioboto3
 from aiobotocore.config import AioConfig
-from boto3.dynamodb.types import (  # type: ignore[import-untyped]
-    Binary,
-    TypeDeserializer,
-    TypeSerializer,
-)
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from artcafe_common import metrics
-from artcafe_common.errors import ServiceError, invalid, unavailable
+from artcafe_common.dynamo_items import Item, expressions_of, marshal, unmarshal
+from artcafe_common.errors import ServiceError, unavailable
+from artcafe_common.log import Repeats
 
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_SECONDS = 2
 READ_TIMEOUT_SECONDS = 5
 ATTEMPTS_MAX = 3
+# All attempts of one call together: who waits for an answer has gone by then.
+CALL_TIMEOUT_SECONDS = 8.0
 POOL_CONNECTIONS = 50
 BATCH_WRITE_MAX = 25
+BATCH_REFUSALS_MAX = 10
 TABLE_WAIT_SECONDS = 30.0
 
-Item = dict[str, Any]
 Key = Mapping[str, str]
 
 
@@ -95,6 +93,7 @@ class Dynamo:
     def __init__(self, client: Any, prefix: str) -> None:
         self.client = client
         self.prefix = prefix
+        self._repeats = Repeats()
 
     @classmethod
     @asynccontextmanager
@@ -126,13 +125,43 @@ class Dynamo:
     async def call(self, operation: str, **arguments: Any) -> Any:
         """Call one operation of the client with the platform's errors."""
         try:
-            return await getattr(self.client, operation)(**arguments)
+            async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+                return await getattr(self.client, operation)(**arguments)
         except ClientError as error:
-            raise _translated(error) from error
+            raise self._translated(operation, error) from error
+        except ParamValidationError:
+            # A bug of ours: trying again would not help.
+            raise
         except (BotoCoreError, OSError, TimeoutError) as error:
-            metrics.STORE_ERRORS.labels(type(error).__name__).inc()
-            logger.warning("store_unreachable", extra={"operation": operation, "error": type(error).__name__})
-            raise unavailable("the store") from error
+            raise self._unavailable(operation, type(error).__name__) from error
+
+    def _translated(self, operation: str, error: ClientError) -> Exception:
+        code = error.response["Error"]["Code"]
+        # The stubs know only what every error holds.
+        response: Item = dict(error.response)
+        if code == "ConditionalCheckFailedException":
+            return ConditionFailed(unmarshal(response["Item"]) if response.get("Item") else None)
+        if code == "TransactionConflictException":
+            return TransactionFailed([])
+        if code == "TransactionCanceledException":
+            reasons = [reason.get("Code", "None") for reason in response.get("CancellationReasons", [])]
+            if set(reasons) <= {"None", "ConditionalCheckFailed", "TransactionConflict"}:
+                return TransactionFailed(
+                    [n for n, reason in enumerate(reasons) if reason == "ConditionalCheckFailed"]
+                )
+            code = next(reason for reason in reasons if reason not in ("None", "ConditionalCheckFailed"))
+        if code in _BUGS:
+            metrics.STORE_ERRORS.labels(code).inc()
+            return error
+        return self._unavailable(operation, code)
+
+    def _unavailable(self, operation: str, kind: str) -> ServiceError:
+        metrics.STORE_ERRORS.labels(kind).inc()
+        held_back = self._repeats.due(f"{operation} {kind}")
+        if held_back is not None:
+            details = {"operation": operation, "error": kind, "held_back": held_back}
+            logger.warning("store_unavailable", extra=details)
+        return unavailable("the store")
 
     async def ping(self, spec: TableSpec) -> None:
         """Raise unless a table of ours can be read: for readiness."""
@@ -158,9 +187,14 @@ class Dynamo:
 
     async def _wait_active(self, name: str) -> None:
         while True:
-            described = await self.client.describe_table(TableName=name)
-            if described["Table"]["TableStatus"] == "ACTIVE":
-                return
+            try:
+                described = await self.client.describe_table(TableName=name)
+                if described["Table"]["TableStatus"] == "ACTIVE":
+                    return
+            except ClientError as error:
+                # A table that was made a moment ago may not be known yet.
+                if error.response["Error"]["Code"] != "ResourceNotFoundException":
+                    raise
             await asyncio.sleep(0.2)
 
     async def _enable_ttl(self, name: str, attribute: str) -> None:
@@ -247,7 +281,7 @@ class Table:
             "TableName": self.name,
             "KeyConditionExpression": condition,
             "ScanIndexForward": forward,
-            **_expressions([condition, filter], values),
+            **expressions_of([condition, filter], values),
         }
         if index is not None:
             arguments["IndexName"] = index
@@ -317,116 +351,50 @@ class Table:
     def check_op(self, key: Key, condition: str, values: Mapping[str, Any] | None = None) -> Item:
         """Return a condition on an item that `Dynamo.transact` does not change."""
         arguments = {"TableName": self.name, "Key": marshal(key), "ConditionExpression": condition}
-        return {"ConditionCheck": arguments | _expressions([condition], values)}
+        return {"ConditionCheck": arguments | expressions_of([condition], values)}
 
     def _put(self, item: Item, condition: str | None, values: Mapping[str, Any] | None) -> Item:
         arguments: Item = {"TableName": self.name, "Item": marshal(item)}
-        return arguments | _condition(condition) | _expressions([condition], values)
+        return arguments | _condition(condition) | expressions_of([condition], values)
 
     def _update(
         self, key: Key, expression: str, values: Mapping[str, Any] | None, condition: str | None
     ) -> Item:
         arguments: Item = {"TableName": self.name, "Key": marshal(key), "UpdateExpression": expression}
-        return arguments | _condition(condition) | _expressions([expression, condition], values)
+        return arguments | _condition(condition) | expressions_of([expression, condition], values)
 
     def _delete(self, key: Key, condition: str | None, values: Mapping[str, Any] | None) -> Item:
         arguments: Item = {"TableName": self.name, "Key": marshal(key)}
-        return arguments | _condition(condition) | _expressions([condition], values)
+        return arguments | _condition(condition) | expressions_of([condition], values)
 
     async def _write_many(self, requests: list[Item]) -> None:
-        pause = 0.05
-        while requests:
-            batch, requests = requests[:BATCH_WRITE_MAX], requests[BATCH_WRITE_MAX:]
+        waiting = deque(requests)
+        refusals = 0
+        while waiting:
+            batch = [waiting.popleft() for _ in range(min(BATCH_WRITE_MAX, len(waiting)))]
             reply = await self._dynamo.call("batch_write_item", RequestItems={self.name: batch})
             # A table at its limit hands back what it did not take.
-            if rest := reply.get("UnprocessedItems", {}).get(self.name, []):
-                requests = rest + requests
-                await asyncio.sleep(pause)
-                pause = min(1.0, pause * 2)
+            rest = reply.get("UnprocessedItems", {}).get(self.name, [])
+            if not rest:
+                refusals = 0
+                continue
+            waiting.extendleft(reversed(rest))
+            refusals = refusals + 1 if len(rest) == len(batch) else 0
+            if refusals > BATCH_REFUSALS_MAX:
+                raise unavailable("the store")
+            await asyncio.sleep(min(1.0, 0.05 * 2**refusals))
 
 
-_serializer = TypeSerializer()
-_deserializer = TypeDeserializer()
-
-
-def marshal(item: Mapping[str, Any]) -> Item:
-    """Turn an item into DynamoDB's typed form; attributes that are None are left out."""
-    return {name: _serializer.serialize(_outward(value)) for name, value in item.items() if value is not None}
-
-
-def unmarshal(item: Mapping[str, Any]) -> Item:
-    """Turn DynamoDB's typed form into a plain item."""
-    return {name: _inward(_deserializer.deserialize(value)) for name, value in item.items()}
-
-
-def _outward(value: Any) -> Any:
-    if isinstance(value, float):
-        number = Decimal(repr(value))
-        if not number.is_finite() or number.adjusted() > 125 or (number and number.adjusted() < -129):
-            raise invalid("a number is outside what the store can hold")
-        return number
-    if isinstance(value, dict):
-        return {name: _outward(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_outward(part) for part in value]
-    if isinstance(value, set | frozenset):
-        return {_outward(part) for part in value}
-    return value
-
-
-def _inward(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, Binary):
-        return bytes(value.value)
-    if isinstance(value, dict):
-        return {name: _inward(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_inward(part) for part in value]
-    if isinstance(value, set):
-        return {_inward(part) for part in value}
-    return value
-
-
-_NAME_RE = re.compile(r"#(\w+)")
+_BUGS = frozenset(
+    {
+        *("ValidationException", "ValidationError", "AccessDeniedException", "SerializationException"),
+        *("DuplicateItem", "IdempotentParameterMismatchException"),
+    }
+)
 
 
 def _condition(condition: str | None) -> Item:
     return {} if condition is None else {"ConditionExpression": condition}
-
-
-def _expressions(expressions: Iterable[str | None], values: Mapping[str, Any] | None) -> Item:
-    names = {name for text in expressions if text for name in _NAME_RE.findall(text)}
-    made: Item = {}
-    if names:
-        made["ExpressionAttributeNames"] = {f"#{name}": name for name in sorted(names)}
-    if values:
-        made["ExpressionAttributeValues"] = {
-            f":{name}": _serializer.serialize(_outward(value)) for name, value in values.items()
-        }
-    return made
-
-
-_BUGS = frozenset({"ValidationException", "AccessDeniedException", "SerializationException"})
-
-
-def _translated(error: ClientError) -> Exception:
-    code = error.response["Error"]["Code"]
-    if code == "ConditionalCheckFailedException":
-        # The stubs know only what every error holds.
-        response: Item = dict(error.response)
-        return ConditionFailed(unmarshal(response["Item"]) if response.get("Item") else None)
-    if code == "TransactionCanceledException":
-        reasons = error.response.get("CancellationReasons", [])
-        failed = [n for n, reason in enumerate(reasons) if reason.get("Code") == "ConditionalCheckFailed"]
-        return TransactionFailed(failed)
-    if code == "TransactionConflictException":
-        return TransactionFailed([])
-    metrics.STORE_ERRORS.labels(code).inc()
-    if code in _BUGS:
-        return error
-    logger.warning("store_refused", extra={"code": code})
-    return unavailable("the store")
 
 
 def _table_definition(name: str, spec: TableSpec) -> Item:
@@ -472,4 +440,6 @@ __all__ = [
     "Table",
     "TableSpec",
     "TransactionFailed",
+    "marshal",
+    "unmarshal",
 ]
