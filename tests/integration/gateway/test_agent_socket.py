@@ -283,6 +283,16 @@ async def test_a_fragmented_message_is_put_together(gateway: Any) -> None:
     await alice.expect("pong", id=1)
 
 
+async def test_a_heartbeat_may_carry_any_metrics(gateway: Any) -> None:
+    """Heartbeats are acknowledged with metrics of any kind and without."""
+    alice = await gateway.agent("alice")
+    for metrics in ({"cpu": 0.5, "nested": {"a": [1]}}, [1], "x", 3, None):
+        await alice.send(type="heartbeat", metrics=metrics, id=1)
+        await alice.expect("heartbeat_ack", id=1)
+    await alice.send(type="heartbeat")
+    await alice.expect("heartbeat_ack")
+
+
 async def test_features_to_come_are_refused_clearly(gateway: Any) -> None:
     """Requests, replies and positions are answered with failed_precondition."""
     alice = await gateway.agent("alice")

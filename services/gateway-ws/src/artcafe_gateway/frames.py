@@ -23,7 +23,7 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
 
     id: CommandId = None
     status: Annotated[str, Meta(max_length=64)] | None = None
-    metrics: msgspec.Raw | None = None
+    metrics: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class PresenceCommand(msgspec.Struct, frozen=True, tag="presence"):
