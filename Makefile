@@ -83,7 +83,7 @@ restore: setup ## Replace the running stack's usage counters by a backup (FROM=f
 
 .PHONY: test
 test: test-unit ## Run all tests but those of the containers (PYTEST_ARGS="-k name")
-	@$(BIN)/python -m pytest tests --ignore=tests/containers $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile tests --ignore=tests/containers $(PYTEST_ARGS)
 
 .PHONY: test-unit
 test-unit: setup-dev ## Run the packages' own tests
