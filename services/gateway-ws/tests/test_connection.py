@@ -163,6 +163,7 @@ async def test_nothing_is_written_behind_a_close(pair: Any) -> None:
     connection.resume()
     connection.hold(held(channel, b"{}"))
     connection.resume()
+    assert connection.blocked
     assert transport.opcodes == [8]
     assert channel.counted == 0
 

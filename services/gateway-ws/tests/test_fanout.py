@@ -142,7 +142,7 @@ async def test_a_pattern_that_goes_leaves_its_channels_to_the_next(hall: Hall) -
     assert witness.got == [0, 0, 1, 1, "end", "end"]
 
 
-async def test_who_comes_and_goes_changes_a_route_in_use(hall: Hall) -> None:
+async def test_who_comes_and_goes_changes_a_route_in_use(hall: Hall, deliveries: Any) -> None:
     """Joining and leaving take effect between messages, and each copy is counted for its receiver."""
     first, second = FakeSession("first"), FakeSession("second")
     await hall.join(first, "c")
@@ -153,6 +153,7 @@ async def test_who_comes_and_goes_changes_a_route_in_use(hall: Hall) -> None:
     await hall.say("c", 4)
     assert (first.got, second.got) == ([1, 2, 3], [2, 3, 4])
     assert hall.usage() == {("first", "c"): (3, 3), ("second", "c"): (3, 3)}
+    assert deliveries() == 6
 
 
 async def test_a_change_of_rights_takes_effect_on_a_route_in_use(hall: Hall) -> None:

@@ -308,13 +308,16 @@ async def test_what_could_not_be_announced_is_told_when_the_bus_is_back(house: H
     house.presences.tick()
     house.bus.is_connected = True
     house.presences.reannounce()
+    await settle()
     statuses = {name: house.announced(name)[-1][0] for name in ("stays", "doubted", "gone")}
     assert statuses == {"stays": "online", "doubted": "suspect", "gone": "offline"}
     beat(house, 80)
     beat(house, 1)
     house.bus.published.clear()
     house.presences.reannounce()
+    await settle()
     assert house.announced("gone") == []
+    assert house.announced("stays") != []
 
 
 async def test_a_record_that_cannot_be_released_is_released_later(house: House) -> None:
@@ -379,3 +382,17 @@ async def test_time_connected_is_counted_in_its_hour(house: House) -> None:
     house.clock.move(11)
     [first, *_] = house.counter.take()
     assert [row.connection_seconds for row in first[2] if row.agent_id] == [11.0]
+
+
+async def test_announcing_thousands_again_leaves_room_for_others(house: House) -> None:
+    """After the bus was away agents are announced a few hundred at a time, each once."""
+    for number in range(500):
+        house.open(f"a{number}")
+    house.bus.published.clear()
+    house.presences.reannounce()
+    await settle(3)
+    first = len([subject for subject, _ in house.bus.published if "presence.t." in subject])
+    assert first == 200
+    await house.presences.close()
+    subjects = [subject for subject, _ in house.bus.published if "presence.t." in subject]
+    assert len(subjects) == len(set(subjects)) == 500

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -290,6 +291,25 @@ async def test_nothing_stays_of_a_thousand_connections(start_gateway: Any, own_n
     async with httpx.AsyncClient() as http:
         text = (await http.get(f"{gateway.http_url}/metrics")).text
     assert "artcafe_gateway_subscriptions 2.0" in text
+
+
+async def test_a_session_is_freed_when_its_socket_ends(gateway: Any) -> None:
+    """No cycle keeps what belonged to a connection until the collector comes."""
+    alice, desk = await gateway.agent("alice"), await gateway.dashboard("ann")
+    await alice.subscribe("room", "room.*")
+    await alice.send(type="publish", channel="room", data=1)
+    await alice.expect("message")
+    await desk.send(type="subscribe_agents")
+    await desk.until("agents_snapshot_complete")
+    left = [weakref.ref(each) for each in _alive(Session)]
+    assert len(left) == 2
+    gc.disable()
+    try:
+        await alice.socket.close()
+        await desk.socket.close()
+        await until(lambda: not [each for each in left if each() is not None])
+    finally:
+        gc.enable()
 
 
 def _alive(kind: type[Any]) -> list[Any]:

@@ -99,7 +99,8 @@ class AgentsView:
                 "detail": presence.detail,
                 "reason": presence.reason,
                 "timestamp": presence.at,
-                "version": presence.version,
+                # More digits than a number of JavaScript holds.
+                "version": str(presence.version),
                 "server_id": presence.server_id,
             }
             if presence.capabilities is not None:

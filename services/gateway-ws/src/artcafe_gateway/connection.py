@@ -65,6 +65,22 @@ class Peer(Protocol):
         ...
 
 
+class _Nobody:
+    """The peer of a connection that has ended."""
+
+    def on_text(self, payload: bytes) -> None:
+        """Ignore what comes late."""
+
+    def on_alive(self) -> None:
+        """Ignore what comes late."""
+
+    def on_closed(self, code: int) -> None:
+        """Ignore a second end."""
+
+
+_NOBODY = _Nobody()
+
+
 class Connection:
     """One open socket. `write` is the hot path: call it only while not `blocked`."""
 
@@ -97,7 +113,7 @@ class Connection:
         self.write: Callable[[bytes], None] = transport.write
         self.connection_id = connection_id
         self.remote_address = remote_address
-        self.peer = peer
+        self.peer: Peer = peer
         # Whose deliveries are counted; None for dashboards and before the handshake.
         self.agent_id: str | None = None
         # Nothing may be written now: the transport is full, or a close was sent.
@@ -240,7 +256,10 @@ class Connection:
         self.blocked = True
         self.gone = True
         self._discard()
-        self.peer.on_closed(self._close_code)
+        # Session and connection let go of each other, so that both are freed at once.
+        peer, self.peer = self.peer, _NOBODY
+        self.on_drop = None
+        peer.on_closed(self._close_code)
 
     def _say_close(self, code: int, reason: str, end: End) -> None:
         # The answer to our close must be read.

@@ -81,6 +81,7 @@ class DashboardSession(Session):
         self._fanout = fanout
         self._previews = previews
         self._preview_bucket = previews.bucket()
+        self._previewed = False
         self._agents = agents
         self._counter = counter
         self._on_end = on_end
@@ -219,14 +220,12 @@ class DashboardSession(Session):
         rate = await self._previews.watch(
             self.tenant_id, self.connection, patterns, command.max_rate, self._preview_bucket
         )
-        logger.info(
-            "preview_watched",
-            extra={
-                "tenant_id": self.tenant_id,
-                "user_id": self.scope.person.user_id,
-                "patterns": list(patterns),
-            },
-        )
+        if not self._previewed:
+            self._previewed = True
+            logger.info(
+                "preview_watched",
+                extra={"tenant_id": self.tenant_id, "user_id": self.scope.person.user_id},
+            )
         self.connection.send(
             event(
                 "subscription_confirmed",

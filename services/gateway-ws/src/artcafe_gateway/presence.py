@@ -41,6 +41,8 @@ HOUR_SECONDS = 3600
 # that has not opened yet.
 REMEMBERED_SECONDS = 60.0
 RETRY_SECONDS = 1.0
+ANNOUNCED_AT_ONCE = 200
+ANNOUNCE_PAUSE_SECONDS = 0.02
 # The last version of a generation: whatever its process had announced came before.
 FINAL_STEP = 999_999
 VERSIONS_PER_GENERATION = 1_000_000
@@ -152,10 +154,7 @@ class Presences:
 
     def reannounce(self) -> None:
         """Announce every agent again: the bus was away and changes may have been lost."""
-        for _, presence in list(self._gone.values()):
-            self._publish(presence)
-        for session in self._agents.values():
-            self._announce(session, session.status, "bus is back", always=True)
+        self._background.spawn(self._reannounce())
 
     def drain(self) -> None:
         """Stop declaring anyone dead: this process is about to end."""
@@ -235,6 +234,16 @@ class Presences:
     async def close(self) -> None:
         """Wait for what was begun in the background."""
         await self._background.wait()
+
+    async def _reannounce(self) -> None:
+        for _, presence in list(self._gone.values()):
+            self._publish(presence)
+        for number, (key, session) in enumerate(list(self._agents.items()), 1):
+            if self._agents.get(key) is session:
+                self._announce(session, session.status, "bus is back", always=True)
+            if number % ANNOUNCED_AT_ONCE == 0:
+                # So many at once would hold up deliveries, and more than the bus takes.
+                await asyncio.sleep(ANNOUNCE_PAUSE_SECONDS)
 
     async def _reclaim(self) -> None:
         sessions = self.sessions()

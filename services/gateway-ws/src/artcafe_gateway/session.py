@@ -47,7 +47,8 @@ class Session:
         self.last_life = clock.monotonic()
         self._commands = TokenBucket(COMMANDS_PER_SECOND, COMMANDS_BURST, self.last_life)
         self._background = background
-        self._backlog: deque[bytes] = deque()
+        # There only once something had to wait.
+        self._backlog: deque[bytes] | None = None
         self._work: asyncio.Task[None] | None = None
 
     def handle(self, payload: bytes) -> Work | None:
@@ -76,6 +77,8 @@ class Session:
         """Handle one text message, after those before it."""
         self.last_life = self.clock.monotonic()
         if self._work is not None:
+            if self._backlog is None:
+                self._backlog = deque()
             self._backlog.append(payload)
             if len(self._backlog) >= BACKLOG_PAUSE:
                 self.connection.pause_reading()
@@ -137,5 +140,7 @@ class Session:
         self._work = None
         while self._backlog and self._work is None:
             self._run(self._backlog.popleft())
-        if len(self._backlog) < BACKLOG_PAUSE // 2:
+        if not self._backlog:
+            self._backlog = None
+        if self._backlog is None or len(self._backlog) < BACKLOG_PAUSE // 2:
             self.connection.resume_reading()
