@@ -102,7 +102,7 @@ class Dynamo:
         config = AioConfig(
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             read_timeout=READ_TIMEOUT_SECONDS,
-            retries={"max_attempts": ATTEMPTS_MAX, "mode": "standard"},
+            retries={"total_max_attempts": ATTEMPTS_MAX, "mode": "standard"},
             max_pool_connections=POOL_CONNECTIONS,
         )
         session = aioboto3.Session()
