@@ -16,6 +16,7 @@ from artcafe_common.log import setup_logging
 
 logger = logging.getLogger(__name__)
 
+EXIT_CRASH = 1
 EXIT_CONFIG = 2
 
 Main = Callable[[ConfigT, asyncio.Event], Awaitable[None]]
@@ -57,7 +58,10 @@ def run_service(
     prefix: str,
     main: Main[ConfigT],
 ) -> None:
-    """Run a service until SIGTERM or SIGINT; `main` returns soon after the event it is given is set."""
+    """Run a service until SIGTERM or SIGINT; `main` returns soon after the event it is given is set.
+
+    Ends the process with status 2 where the configuration is no good, 1 where `main` raised.
+    """
     config = read_config(config_type, prefix)
     if arguments.check_config:
         print("configuration: ok")
@@ -77,6 +81,10 @@ async def _run(service: str, config: ConfigT, main: Main[ConfigT]) -> None:
     except asyncio.CancelledError:
         # A second signal: whoever sent it does not want to wait.
         logger.warning("service_stopped_at_once")
+    except Exception:
+        # In the log with its stack, where whoever looks for the reason finds it.
+        logger.exception("service_crashed")
+        raise SystemExit(EXIT_CRASH) from None
     logger.info("service_stopped")
 
 
