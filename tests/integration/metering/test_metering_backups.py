@@ -106,7 +106,9 @@ async def test_a_backup_is_of_one_moment(
     async with redis:
         one = sum(row.messages for row in ROWS)
         figures = [int(await redis.hget(key, "messages")) async for key in redis.scan_iter("stats:?:*:{t1}")]
-        windows = await redis.bitcount("applied:{t1}:s1", 16, -1)
+        # What lies below the base of a window has been applied.
+        base = int(await redis.getrange("applied:{t1}:s1", 0, 15))
+        windows = max(base - 1, 0) + await redis.bitcount("applied:{t1}:s1", 16, -1)
     assert len(figures) == 3
     assert set(figures) == {windows * one}
     assert 0 < windows < seq
