@@ -23,7 +23,7 @@ REACHES = {
     "auth": {"nats", "ministack"},
     "registry": {"nats", "ministack"},
     "gateway-ws": {"nats", "ministack"},
-    "metering": {"nats", "valkey"},
+    "metering": {"nats", "valkey", "ministack"},
 }
 MODULES = {
     "auth": "artcafe_auth",
