@@ -85,7 +85,7 @@ def _as_newer_peer(value: Any) -> Any:
 def test_fields_are_only_added_with_a_default() -> None:
     """The fields of each type, and which must be there (!), are those of the list.
 
-    To add one: give it a default, and put it into `fields.txt`. One that is removed, renamed or made necessary
+    To add one: give it a default, and put it into `fields.txt`. One that is removed, renamed or made needed
     is a new subject beside the old.
     """
     listed = (HERE / "fields.txt").read_text().splitlines()
