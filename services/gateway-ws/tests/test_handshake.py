@@ -157,8 +157,11 @@ async def test_what_came_early_is_heard_by_the_session_before_what_comes_next(do
     door.start()
     for number in range(3):
         door.connection.peer.on_text(b"%d" % number)
+    # What comes after these stays in the client meanwhile.
+    reading = [door.transport.reading]
     door.opened.set()
     await settle()
+    assert [*reading, door.transport.reading] == [False, True]
     door.connection.peer.on_text(b"3")
     assert door.session.texts == [b"0", b"1", b"2", b"3"]
 

@@ -87,6 +87,8 @@ class World:
     revoked_keys: set[str] = field(default_factory=set)
     statuses: list[AgentStatus] = field(default_factory=list)
     unavailable: bool = False
+    # How often somebody was told so.
+    refusals: int = 0
     # Awaited before an agent's rows are told; set once somebody asked for them.
     before_grants: Callable[[], Awaitable[object]] | None = None
     asked_for_grants: asyncio.Event = field(default_factory=asyncio.Event)
@@ -188,6 +190,7 @@ class World:
 
     def _check(self) -> None:
         if self.unavailable:
+            self.refusals += 1
             raise ServiceError(ErrorCode.UNAVAILABLE, "registry is unavailable, try again", retry_after=1.0)
 
 

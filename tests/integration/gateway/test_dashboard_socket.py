@@ -269,6 +269,29 @@ async def test_an_expiring_token_is_told_and_refreshed(gateway: Any) -> None:
     await desk.nothing()
 
 
+async def test_a_token_with_another_role_closes_the_views_of_the_old_one(gateway: Any) -> None:
+    """A refreshed token that stands for less leaves nothing open that it would not have opened."""
+    world = gateway.world
+    desk = await gateway.dashboard("ann")
+    await desk.send(type="subscribe_topic_preview")
+    await desk.expect("subscription_confirmed")
+    # No announcement: the role is what the identity provider says in the token.
+    world.memberships["ann"] = [Membership(tenant_id="t1", role="billing")]
+    await desk.send(type="refresh", token=world.token("ann", 7200))
+    assert (await desk.closed())[0] == 1012
+
+
+async def test_a_dashboard_watches_a_bounded_number_of_channels(gateway: Any) -> None:
+    """One person cannot have this process hold subscriptions without end."""
+    desk = await gateway.dashboard("ann")
+    for number in range(1001):
+        gateway.world.channel("t1", f"c{number}")
+        await desk.send(type="subscribe_channel", channel_id=f"c{number}", id=number)
+    for number in range(1000):
+        await desk.expect("subscription_confirmed", id=number)
+    await desk.expect("error", code="resource_exhausted", id=1000)
+
+
 async def test_an_expired_token_ends_the_session(gateway: Any) -> None:
     """After its end and the leeway of 30 seconds the socket is closed with 4005."""
     member(gateway, "ann")
@@ -299,6 +322,9 @@ async def test_a_membership_that_cannot_be_checked_now_is_checked_later(gateway:
     world.memberships["ann"] = []
     world.unavailable = True
     world.changed("t1", "member", "ann", "deleted")
+    async with asyncio.timeout(10):
+        while not world.refusals:
+            await asyncio.sleep(0.02)
     await ann.nothing()
     world.unavailable = False
     assert (await ann.closed())[0] == 4501

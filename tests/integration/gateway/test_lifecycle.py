@@ -86,6 +86,29 @@ async def test_what_is_on_its_way_at_a_stop_arrives(start_gateway: Any) -> None:
         assert sent[name] - len(numbers) <= 1, (name, sent[name], len(numbers))
 
 
+async def test_what_is_sent_before_the_close_is_read_is_published(start_gateway: Any) -> None:
+    """A client that has not seen the goodbye yet loses nothing, and nothing is done that it will repeat."""
+    leaving, staying = await start_gateway("gateway-1", drain_seconds=0.0), await start_gateway("gateway-2")
+    reader = await staying.agent("reader")
+    await reader.subscribe("room", "new")
+    slow, quick = await leaving.agent("slow"), await leaving.agent("quick")
+    await slow.send(type="publish", channel="room", data="first")
+    await reader.expect("message", data="first")
+    slow.socket.transport.pause_reading()
+    leaving.stop.set()
+    await quick.closed()
+    for number in range(100):
+        await slow.send(type="publish", channel="room", data=number)
+    await slow.send(type="publish", channel="new", data="new")
+    await slow.send(type="publish", channel="room", data="will be repeated", id=1)
+    slow.socket.transport.resume_reading()
+    assert (await slow.closed())[0] == 1012
+    for number in range(100):
+        await reader.expect("message", data=number)
+    await reader.expect("message", data="new")
+    await reader.nothing()
+
+
 async def test_a_stop_ends_in_time_although_nobody_reads(start_gateway: Any) -> None:
     """Peers that neither read nor answer do not hold up the end."""
     gateway = await start_gateway(drain_seconds=0.2)

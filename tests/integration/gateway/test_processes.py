@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from artcafe_devstack.ports import free_port
+
 
 async def workers(gateway: Any) -> dict[str, int]:
     """Return the workers that take connections by their server id, with how many of thirty came to each."""
@@ -138,6 +140,30 @@ async def test_nothing_secret_is_logged(spawn_gateway: Any) -> None:
     gateway.process.ask_to_stop()
     await asyncio.to_thread(gateway.process.wait_stopped, 10)
     assert "SECRET" not in gateway.process.spec.log.read_text()
+
+
+async def test_a_gateway_that_waits_for_nats_can_be_stopped(tmp_path: Path) -> None:
+    """Told to stop before it ever reached NATS it ends at once, cleanly."""
+    env = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "NATS_URL": f"nats://127.0.0.1:{free_port()}",
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "artcafe_gateway", env=env, stderr=subprocess.PIPE, cwd=tmp_path
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(30):
+            while b"nats_error" not in await process.stderr.readline():
+                continue
+            process.send_signal(signal.SIGTERM)
+            await process.stderr.read()
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 @pytest.mark.parametrize(

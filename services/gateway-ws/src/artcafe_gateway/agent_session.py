@@ -119,7 +119,9 @@ class AgentSession(Session):
         """Do what one frame says."""
         command = agent_decoder.decode(payload)
         if type(command) is Publish:
-            return self._publish(command) if self.takes_publish(command.id is not None) else None
+            if self.connection.end is not None and not self.takes_publish(command.id is not None):
+                return None
+            return self._publish(command)
         if self.connection.closing:
             return None
         self.spend_command()

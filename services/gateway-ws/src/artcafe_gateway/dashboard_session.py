@@ -44,6 +44,7 @@ from artcafe_gateway.session import Session, Work
 logger = logging.getLogger(__name__)
 
 EXPIRY_NOTICE_SECONDS = 60.0
+CHANNELS_MAX = 1000
 
 
 class DashboardSession(Session):
@@ -199,6 +200,8 @@ class DashboardSession(Session):
     async def _subscribe_channel(self, command: SubscribeChannel) -> None:
         self.scope.require(Permission.MESSAGES_READ)
         channel_id = channel_named(command.channel_id, self.tenant_id)
+        if len(self.patterns) >= CHANNELS_MAX and channel_id not in self.patterns:
+            raise ServiceError(ErrorCode.RESOURCE_EXHAUSTED, f"at most {CHANNELS_MAX} channels")
         await self._directory.channel(self.tenant_id, channel_id)
         if not self.ended:
             await self._fanout.subscribe(self, channel_id, "drop_newest")

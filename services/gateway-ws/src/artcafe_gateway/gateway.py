@@ -139,9 +139,9 @@ class Gateway:
 
     async def close(self) -> None:
         """Wait for what was begun in the background."""
+        await self._background.wait()
         await self.fanout.close()
         await self.presences.close()
-        await self._background.wait()
 
     async def watch_dashboards(self) -> None:
         """Ping dashboards and close those that do not answer, until cancelled."""

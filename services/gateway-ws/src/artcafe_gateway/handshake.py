@@ -112,6 +112,7 @@ class Handshake:
         """Put a session in this place; it hears what came early before what comes next."""
         assert self._connection is not None
         self._connection.peer = session
+        self._connection.resume_reading()
         early, self._early = self._early, []
         for payload in early:
             if not self._connection.deaf:
@@ -141,6 +142,8 @@ class Handshake:
         if self._first is not None and not self._first.done():
             self._first.set_result(payload)
             return
+        # More than this waits in the client until it has proven itself.
+        self._connection.pause_reading()
         self._early.append(payload)
         self._early_bytes += len(payload)
         if len(self._early) > EARLY_FRAMES_MAX or self._early_bytes > EARLY_BYTES_MAX:

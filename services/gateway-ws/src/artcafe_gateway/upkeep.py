@@ -126,6 +126,10 @@ class Upkeep:
         )
 
     async def _check_channel(self, tenant_id: str, channel_id: str) -> None:
+        await self._patiently(
+            lambda: self._directory.channel(tenant_id, channel_id),
+            lambda: bool(self._fanout.sessions_on(tenant_id, channel_id)),
+        )
         for session in self._fanout.sessions_on(tenant_id, channel_id):
             if isinstance(session, AgentSession):
                 await session.check_subscriptions(channel_id)

@@ -47,12 +47,9 @@ async def run_worker(config: GatewayConfig, stop: asyncio.Event) -> None:
     _allow_files(config.max_connections + OTHER_FILES)
     # New at every start: what an earlier process of the same name left behind is not this one's.
     process_id = f"{config.server_id}-{new_ulid()}"
-    bus = await Bus.open(
-        config.nats_url,
-        name=f"gateway {config.server_id}",
-        user=config.nats_user,
-        password=config.nats_password.reveal() if config.nats_password else None,
-    )
+    bus = await _open_bus(config, stop)
+    if bus is None:
+        return
     async with Dynamo.connect(
         region=config.aws_region, endpoint_url=config.aws_endpoint_url, prefix=config.table_prefix
     ) as dynamo:
@@ -66,6 +63,25 @@ async def run_worker(config: GatewayConfig, stop: asyncio.Event) -> None:
         readiness = _readiness(config, bus, dynamo)
         await _serve(config, process_id, bus, gateway, readiness, reporter, stop)
     await bus.close_gracefully()
+
+
+async def _open_bus(config: GatewayConfig, stop: asyncio.Event) -> Bus | None:
+    """Wait for NATS, but not longer than until the process is told to stop."""
+    opening = asyncio.create_task(
+        Bus.open(
+            config.nats_url,
+            name=f"gateway {config.server_id}",
+            user=config.nats_user,
+            password=config.nats_password.reveal() if config.nats_password else None,
+        )
+    )
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([opening, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not opening.done():
+        opening.cancel()
+        return None
+    return await opening
 
 
 def _readiness(config: GatewayConfig, bus: Bus, dynamo: Dynamo) -> Readiness:
