@@ -48,9 +48,10 @@ def configuration() -> str:
         "## Every service\n",
         _settings(settings_of(SharedConfig, "")),
     ]
-    shared = {setting.variable for setting in settings_of(SharedConfig, "")}
+    # A service may say more of a shared setting, such as that it needs it.
+    shared = list(settings_of(SharedConfig, ""))
     for name, (config, prefix) in SERVICES.items():
-        own = [setting for setting in settings_of(config, prefix) if setting.variable not in shared]
+        own = [setting for setting in settings_of(config, prefix) if setting not in shared]
         parts += [f"## {name}\n", _settings(own)]
     return "\n".join(parts)
 
@@ -162,7 +163,8 @@ def _settings(settings: Iterable[Setting]) -> str:
     rows = []
     for setting in settings:
         default = "required" if setting.required else _default(setting.default)
-        rows.append([f"`{setting.variable}`", setting.type_name, default, setting.description])
+        kind = f"{setting.type_name}, {setting.bounds}" if setting.bounds else setting.type_name
+        rows.append([f"`{setting.variable}`", kind, default, setting.description])
     return table(["variable", "type", "default", "meaning"], rows)
 
 

@@ -15,7 +15,7 @@ class DemoConfig(SharedConfig, frozen=True, kw_only=True):
     """Settings of a service of these tests."""
 
     workers: Annotated[int, describe("How many"), msgspec.Meta(ge=1, le=64)] = 2
-    ratio: Annotated[float, describe("A number")] = 0.5
+    ratio: Annotated[float, msgspec.Meta(gt=0), describe("A number")] = 0.5
     enabled: Annotated[bool, describe("Whether")] = False
     maybe: Annotated[bool | None, describe("Perhaps")] = None
     mode: Annotated[Literal["fast", "slow"], describe("How")] = "fast"
@@ -191,6 +191,9 @@ def test_settings_are_described_in_order() -> None:
         *("workers", False, 2, "How many"),
         "whole number",
     )
+    assert workers.bounds == "1 to 64"
+    assert settings["DEMO_RATIO"].bounds == "above 0"
+    assert settings["DEMO_MAYBE"].bounds == ""
     assert settings["NATS_URL"].required
     assert {name for name, setting in settings.items() if setting.secret} == {
         *("NATS_PASSWORD", "REDIS_URL", "DEMO_PASSWORD")

@@ -20,6 +20,8 @@ import msgspec
 
 FILE_SUFFIX = "_FILE"
 
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
 
 class Secret:
     """A value that does not show itself when printed or logged."""
@@ -118,6 +120,21 @@ class Setting:
     def type_name(self) -> str:
         """The type as documentation shows it."""
         return "secret" if self.secret else _type_name(self.type)
+
+    @property
+    def bounds(self) -> str:
+        """The bounds of a number as documentation shows them; empty where there are none."""
+        if get_origin(self.type) is not Annotated:
+            return ""
+        given = {
+            name: getattr(constraint, name)
+            for constraint in get_args(self.type)[1:]
+            for name in _BOUNDS
+            if getattr(constraint, name) is not None
+        }
+        if given.keys() == {"ge", "le"}:
+            return f"{given['ge']} to {given['le']}"
+        return ", ".join(f"{_BOUNDS[name]} {value}" for name, value in given.items())
 
 
 def settings_of(config: type[SharedConfig], prefix: str) -> Iterator[Setting]:
