@@ -60,7 +60,9 @@ class Tenant:
 
 
 @pytest.fixture(scope="session")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def deployment(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
     """Run the repository's compose.yaml; without an engine this fails."""
     report = reporter()
     try:
@@ -71,6 +73,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     try:
         running.start()
         yield running
+        if request.session.testsfailed:
+            print(running.logs())
     finally:
         running.close()
 

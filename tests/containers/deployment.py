@@ -31,6 +31,7 @@ class Deployment:
         self.http_port, self.https_port = free_port(), free_port()
         self.secrets = folder / "secrets"
         self.report = report
+        self._images: set[str] = set()
         self.environment = {
             # Whatever a person has set for a deployment of their own is not for this one.
             **{name: engine[name] for name in engine if not name.startswith(("EDGE_", "AWS_", "COMPOSE_"))},
@@ -71,6 +72,8 @@ class Deployment:
         """Build the images of services, or of all."""
         self.report(f"building {', '.join(services) or 'the images'} (revision {revision})")
         self.compose("build", *services, env={"IMAGE_REVISION": revision}, seconds=BUILD_SECONDS)
+        names = [f"{self.project}/{name}:test" for name in SERVICES]
+        self._images.update(self.docker("image", "inspect", "--format", "{{.Id}}", *names).split())
 
     def up(self, *arguments: str) -> None:
         """Bring what is named (default: all) to its declared state and wait until it is healthy."""
@@ -85,7 +88,8 @@ class Deployment:
         """Remove containers, networks, volumes and images."""
         self.report("removing everything")
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "20", seconds=UP_SECONDS)
-        self.docker("image", "rm", "--force", *(f"{self.project}/{name}:test" for name in SERVICES))
+        if self._images:
+            self.docker("image", "rm", "--force", *self._images)
 
     def compose(
         self,
@@ -135,7 +139,7 @@ class Deployment:
 
     def logs(self) -> str:
         """Return the end of every log."""
-        return self.compose("logs", "--no-color", "--tail", "15")
+        return self.compose("logs", "--no-color", "--tail", "40")
 
     def _run(
         self,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -143,6 +145,34 @@ async def test_nothing_is_lost_when_nats_and_valkey_are_killed(
     await _is_counted(tenant, publisher, eventually)
 
 
+async def test_usage_is_backed_up_restored_and_exported(
+    deployment: Deployment, tenant: Any, eventually: Callable[..., Any]
+) -> None:
+    """After a restore nothing is missing, what came after the backup neither, and an export says the same."""
+    alice = await tenant.agent("alice")
+    for number in range(10):
+        await alice.publish("room", number)
+
+    async def counted(number: int) -> bool:
+        return bool(await tenant.messages() == number)
+
+    await eventually(lambda: counted(10))
+    metering = ("exec", "--no-TTY", "metering", "python", "-m", "artcafe_metering")
+    await asyncio.to_thread(deployment.compose, *metering, "backup")
+    for number in range(5):
+        await alice.publish("room", number)
+    await eventually(lambda: counted(15))
+    await asyncio.to_thread(deployment.compose, *metering, "restore", "--force")
+    await eventually(lambda: counted(15))
+    today = datetime.now(UTC).date().isoformat()
+    answer = await tenant.call(
+        "GET", f"/usage/export?start_date={today}&end_date={today}&format=jsonl&group_by=channel"
+    )
+    assert answer.status_code == 200, answer.text
+    rows = [json.loads(line) for line in answer.text.splitlines()]
+    assert [row["messages"] for row in rows if row.get("channel_id") == "room"] == [15], rows
+
+
 async def test_services_are_upgraded_while_agents_talk(
     deployment: Deployment, tenant: Any, eventually: Callable[..., Any]
 ) -> None:
@@ -154,7 +184,7 @@ async def test_services_are_upgraded_while_agents_talk(
     publishing = asyncio.create_task(publisher.run(stop))
     for service in ("auth", "registry", "metering"):
         deployment.report(f"upgrading {service}")
-        await asyncio.to_thread(deployment.up, "--no-deps", service)
+        await asyncio.to_thread(deployment.up, service)
     assert alice.reconnects == bob.reconnects == 0, "these upgrades concern no connected agent"
     deployment.report("upgrading gateway-ws")
     await asyncio.to_thread(_upgrade_gateway, deployment)
@@ -162,6 +192,9 @@ async def test_services_are_upgraded_while_agents_talk(
     await eventually(lambda: _heard_after(heard, before))
     stop.set()
     await publishing
+    found = {each["Id"] for each in deployment.containers()}
+    await asyncio.to_thread(deployment.up)
+    assert {each["Id"] for each in deployment.containers()} == found, "something was still to be done"
     for service in SERVICES:
         labels = deployment.container(service)["Config"]["Labels"]
         assert labels["org.opencontainers.image.revision"] == "second", service
@@ -171,7 +204,7 @@ async def test_services_are_upgraded_while_agents_talk(
 def _upgrade_gateway(deployment: Deployment) -> None:
     """Put a new gateway beside the old one before that is stopped, as the runbook says."""
     old = deployment.container("gateway-ws")["Id"]
-    deployment.up("--no-deps", "--no-recreate", "--scale", "gateway-ws=2", "gateway-ws")
+    deployment.up("--no-recreate", "--scale", "gateway-ws=2", "gateway-ws")
     deployment.docker("stop", old)
     (state,) = deployment.docker("inspect", "--format", "{{.State.ExitCode}}", old).split()
     assert state == "0", "the gateway did not end by itself"

@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+
+from artcafe_devstack.ports import free_port
 
 from .deployment import SERVICES, Deployment
 
@@ -24,6 +27,8 @@ def production(deployment: Deployment, tmp_path: Path) -> dict[str, str]:
     return {
         "AWS_REGION": "eu-central-1",
         "PUBLIC_URL": "https://pubsub.example.test",
+        "USAGE_EXPORT_BUCKET": "example-exports",
+        "USAGE_BACKUP_BUCKET": "example-backups",
         "AUTH_ISSUERS_FILE": str(issuers),
         "TLS_CERTIFICATE_FILE": str(deployment.secrets / "tls_certificate.pem"),
         "TLS_KEY_FILE": str(deployment.secrets / "tls_key.pem"),
@@ -63,8 +68,39 @@ def test_each_service_accepts_its_production_settings(
         deployment.compose(*FILES, "down", "--volumes", env=project)
 
 
+def test_the_production_edge_speaks_tls_only(deployment: Deployment, production: dict[str, str]) -> None:
+    """The edge has the given certificate, tells browsers to insist, and answers for absent services."""
+    port = free_port()
+    project = {
+        **production,
+        "COMPOSE_PROJECT_NAME": f"{deployment.project}-edge",
+        "EDGE_BIND": "127.0.0.1",
+        "EDGE_HTTPS_PORT": str(port),
+    }
+    try:
+        up = ("up", "--detach", "--wait", "--pull", "never", "--no-deps", "edge")
+        deployment.compose(*FILES, *up, env=project)
+        with httpx.Client(verify=deployment.tls()) as client:
+            answer = client.get(f"https://127.0.0.1:{port}/api/v1/agents")
+            plain = client.get(f"http://127.0.0.1:{port}/api/v1/agents")
+        assert answer.status_code == 503 and answer.json()["code"] == "unavailable"
+        assert "max-age=" in answer.headers["Strict-Transport-Security"]
+        assert plain.status_code == 400
+    finally:
+        deployment.compose(*FILES, "down", "--volumes", env=project)
+
+
 @pytest.mark.parametrize(
-    "variable", ["AWS_REGION", "PUBLIC_URL", "AUTH_ISSUERS_FILE", "TLS_CERTIFICATE_FILE", "TLS_KEY_FILE"]
+    "variable",
+    [
+        "AWS_REGION",
+        "PUBLIC_URL",
+        "USAGE_EXPORT_BUCKET",
+        "USAGE_BACKUP_BUCKET",
+        "AUTH_ISSUERS_FILE",
+        "TLS_CERTIFICATE_FILE",
+        "TLS_KEY_FILE",
+    ],
 )
 def test_production_asks_for_what_it_cannot_know(
     deployment: Deployment, production: dict[str, str], variable: str
