@@ -155,6 +155,19 @@ async def test_many_replicas_at_once_write_each_entry_once(bench: Bench) -> None
     assert sum(figures.messages for part in parts for figures in part.values()) == 21
 
 
+async def test_an_entry_is_written_once_and_never_changed(bench: Bench) -> None:
+    """Whoever comes second with the same number changes nothing, and leaves no breakdown behind."""
+    name = f"{bench.day}"
+    for count, wanted in ((1, True), (2, False)):
+        groups: dict[keys.Breakdown, dict[str, Figures]] = {"agent": {"a": Figures(count)}, "channel": {}}
+        arguments = (name, 0, Figures(count), groups, {"agent": 1, "channel": 0}, 1.5, 2**33)
+        assert await bench.rolled.add("t1", "day", *arguments) is wanted  # type: ignore[arg-type]
+    entries = await bench.rolled.entries("t1", "day", name, name)
+    assert [(entry.figures, entry.recorded_at) for entry in entries] == [(Figures(1), 1.5)]
+    parts = [part async for _, part in bench.rolled.breakdown("t1", "day", "agent", entries)]
+    assert parts == [{"a": Figures(1)}]
+
+
 async def test_a_batch_that_comes_while_a_period_is_closed_is_looked_at_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,8 @@ class Backups:
 
     async def run(self, valkey: Valkey, every_seconds: float) -> None:
         """Make one each time that it is due, on one of the replicas, until cancelled."""
+        if known := backups_in(self._folder):
+            metrics.BACKUP_LAST.set(_made_at(known[-1]).timestamp())
         while True:
             pause = min(every_seconds, RETRY_SECONDS)
             token = new_ulid()
@@ -117,7 +119,7 @@ class Backups:
 
     def _remove_old(self, now: datetime) -> None:
         for path in backups_in(self._folder)[:-1]:
-            if datetime.strptime(path.name, _NAME).replace(tzinfo=UTC) < now - self._kept:
+            if _made_at(path) < now - self._kept:
                 path.unlink(missing_ok=True)
                 _beside(path).unlink(missing_ok=True)
 
@@ -202,6 +204,10 @@ def _check(path: Path) -> int:
         raise BackupError(f"{path} cannot be read: {error.strerror}") from None
     except msgspec.MsgspecError:
         raise BackupError(f"{_beside(path)} is damaged") from None
+
+
+def _made_at(path: Path) -> datetime:
+    return datetime.strptime(path.name, _NAME).replace(tzinfo=UTC)
 
 
 def _beside(path: Path) -> Path:
