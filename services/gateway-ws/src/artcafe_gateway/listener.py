@@ -180,7 +180,8 @@ class Listener:
             enable_auto_pong=False,
             max_frame_size=self.max_message_bytes,
             read_buffer_init_size=READ_BUFFER_BYTES,
-            # Its transports write no faster than asyncio's and take 5 KiB each, a quarter of an idle connection.
+            # Its transports write no faster than asyncio's and take 5 KiB each, a quarter of an idle
+            # connection.
             use_aiofastnet=False,
             logger_name=_Silence(logger),
         )
