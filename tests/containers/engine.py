@@ -14,7 +14,7 @@ KIT_SECONDS = 240
 ANSWER_SECONDS = 20
 
 NO_ENGINE = (
-    "The tests of the containers need a Docker engine (24 or newer) with Compose (2.24 or newer), and neither"
+    "The tests of the containers need a Docker engine (25 or newer) with Compose (2.24 or newer), and neither"
     " `docker version` nor `docker compose version` may fail. Set DOCKER_HOST if it is not the local one."
 )
 
