@@ -147,6 +147,16 @@ async def export(call: Call) -> Response:
     return StreamingResponse(lines(), media_type="text/csv", headers={"Cache-Control": "private"})
 
 
+async def endless(call: Call) -> Response:
+    """Answer without end."""
+
+    async def more() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(1_000_000)
+
+    return StreamingResponse(more())
+
+
 async def peek(call: Call) -> Echo:
     """Ask, in a public operation, who calls."""
     return Echo(tenant_id=call.tenant_id, user_id=call.person.user_id)
@@ -178,6 +188,7 @@ OPERATIONS = [
     Operation("GET", "/fail/{how}", fail, "Fail", "public", reply=Echo),
     Operation("POST", "/login", sign_in, "Sign in", "public", body=Thing, reply=Echo),
     Operation("GET", "/export", export, "Export", "public"),
+    Operation("GET", "/endless", endless, "Endless", "public"),
     Operation("GET", "/peek", peek, "Peek", "public", reply=Echo),
     Operation("GET", "/slow/{milliseconds}", slow, "Slow", "public", reply=Echo),
 ]

@@ -202,6 +202,22 @@ async def test_stop_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             await asking
 
 
+async def test_stop_is_bounded_where_a_client_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that asks for much and reads nothing does not keep the process either."""
+    monkeypatch.setattr(server, "GRACE_SECONDS", 0.5)
+    async with _serving() as running:
+        _, writer = await running.connect()
+        writer.write(b"GET /api/v1/endless HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(0.3)
+        started = time.monotonic()
+        running.stop.set()
+        await running.task
+        assert time.monotonic() - started < 3
+        writer.transport.abort()
+        # Until the server's side has noticed.
+        await asyncio.sleep(0.1)
+
+
 async def test_change_to_http_2_leads_nowhere(running: Running) -> None:
     """A client cannot change to HTTP/2, and so not talk past an edge to routes that the edge hides."""
     reader, writer = await running.connect()

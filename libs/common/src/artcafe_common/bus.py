@@ -201,6 +201,11 @@ class Bus(Client):
             if self._transport:
                 self._transport.close()  # type: ignore[no-untyped-call]
             raise asyncio.CancelledError
+        transport = self._transport
+        assert transport is not None
+        # Python 3.12 and 3.13 do not tell the writer of many parts that the socket is full: without that,
+        # nothing would bound what waits.
+        transport.writelines = lambda payload: transport.write(b"".join(payload))  # type: ignore[method-assign]
 
     async def _flush_pending(self, force_flush: bool = False) -> None:
         """Have what waits written; `force_flush` waits for it. Unlike the library's it can be cancelled."""

@@ -38,7 +38,10 @@ def listening_socket(host: str, port: int, *, shared: bool = False) -> socket.so
 
 
 async def serve_http(app: Starlette, bound: socket.socket, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set, then finish what is in flight within `GRACE_SECONDS`."""
+    """Serve until `stop` is set, then finish what is in flight within `GRACE_SECONDS`.
+
+    What is not finished by then is ended; a client that does not read holds the end up as long again at most.
+    """
     config = Config()
     # Hypercorn makes a socket of its own from the number and closes that.
     config.bind = [f"fd://{bound.detach()}"]
@@ -57,11 +60,26 @@ async def serve_http(app: Starlette, bound: socket.socket, stop: asyncio.Event) 
     async def stopped() -> None:
         await stop.wait()
 
-    await serve(_Http1(app), config, shutdown_trigger=stopped)  # type: ignore[arg-type]
+    guarded = _Guarded(app)
+    serving = asyncio.create_task(serve(guarded, config, shutdown_trigger=stopped))  # type: ignore[arg-type]
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        # From Python 3.12.1 on Hypercorn waits for its connections before it looks at its own time limit.
+        for end in (guarded.end_requests, serving.cancel):
+            if not serving.done():
+                await asyncio.wait({serving}, timeout=GRACE_SECONDS)
+                end()
+    finally:
+        stopping.cancel()
+        serving.cancel()
+        await asyncio.wait({serving})
+    if not serving.cancelled():
+        serving.result()
 
 
-class _Http1:
-    """Answers HTTP/1 only.
+class _Guarded:
+    """An application that answers HTTP/1 only, and whose requests can be ended.
 
     Hypercorn lets any client change to HTTP/2 (``Upgrade: h2c``). Behind an edge that passes the change on,
     that client would talk to this process directly, past all that the edge refuses or overwrites.
@@ -69,10 +87,25 @@ class _Http1:
 
     def __init__(self, app: Starlette) -> None:
         self._app = app
+        self._running: set[asyncio.Task[None]] = set()
+
+    def end_requests(self) -> None:
+        """Cancel what is being worked on."""
+        for task in self._running:
+            task.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["http_version"] not in ("1.0", "1.1"):
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if scope["http_version"] not in ("1.0", "1.1"):
             await send({"type": "http.response.start", "status": 505, "headers": []})
             await send({"type": "http.response.body", "body": b""})
             return
-        await self._app(scope, receive, send)
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._running.discard(task)
