@@ -78,6 +78,8 @@ async def test_the_keyboard_reaches_everything_and_focus_follows(
     """The skip link leads past the navigation, a new page takes the focus, a dialog gives it back."""
     page = tab.page
     await tab.enter(organisation.owner)
+    # Only the tab in front has the focus.
+    await page.bring_to_front()
     await page.keyboard.press("Tab")
     await expect(page.get_by_role("link", name="Skip to the page")).to_be_focused()
     await page.keyboard.press("Enter")

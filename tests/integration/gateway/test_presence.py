@@ -280,6 +280,9 @@ async def test_a_new_gateway_waits_before_it_declares_anyone_dead(
     old = await spawn_gateway("gateway-1", **settings)
     await old.agent("alice")
     await old.agent("bob")
+    # What a process announces in its last moment may be lost with it.
+    await presence.until("alice", "online")
+    await presence.until("bob", "online")
     old.process.kill()
     await asyncio.sleep(2.2)
     started = asyncio.get_running_loop().time()

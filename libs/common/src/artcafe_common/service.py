@@ -19,6 +19,11 @@ logger = logging.getLogger(__name__)
 EXIT_CRASH = 1
 EXIT_CONFIG = 2
 
+
+class StartError(Exception):
+    """A service cannot start; the text says in one line why."""
+
+
 Main = Callable[[ConfigT, asyncio.Event], Awaitable[None]]
 
 
@@ -81,6 +86,10 @@ async def _run(service: str, config: ConfigT, main: Main[ConfigT]) -> None:
     except asyncio.CancelledError:
         # A second signal: whoever sent it does not want to wait.
         logger.warning("service_stopped_at_once")
+    except StartError as error:
+        # A fault of whoever runs it, not of the program: no stack.
+        print(f"cannot start: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_CRASH) from None
     except Exception:
         # In the log with its stack, where whoever looks for the reason finds it.
         logger.exception("service_crashed")

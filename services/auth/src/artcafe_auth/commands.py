@@ -12,7 +12,7 @@ import msgspec
 from artcafe_auth.config import PREFIX, AuthConfig
 from artcafe_auth.passwords import Passwords
 from artcafe_auth.people import add_user
-from artcafe_auth.server import StartError, connect_store, run
+from artcafe_auth.server import connect_store, run
 from artcafe_auth.store import TABLES, DynamoUserStore
 from artcafe_common.clock import SystemClock
 from artcafe_common.errors import ServiceError
@@ -47,11 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _serve(chosen: argparse.Namespace) -> None:
-    try:
-        run_service("auth", chosen, AuthConfig, PREFIX, run)
-    except StartError as error:
-        print(f"cannot start: {error}", file=sys.stderr)
-        raise SystemExit(EXIT_FAILED) from None
+    run_service("auth", chosen, AuthConfig, PREFIX, run)
 
 
 async def _create_tables(config: AuthConfig) -> None:

@@ -29,16 +29,13 @@ from artcafe_common.dynamo import Dynamo
 from artcafe_common.errors import unavailable
 from artcafe_common.health import Readiness
 from artcafe_common.http.server import listening_socket, serve_http
+from artcafe_common.service import StartError
 
 logger = logging.getLogger(__name__)
 
 STORE_RETRY_SECONDS = 1.0
 # Less than what gateways wait for auth, so that they learn who did not answer.
 REGISTRY_TIMEOUT_SECONDS = 3.0
-
-
-class StartError(Exception):
-    """The service cannot start; the text says in a line why."""
 
 
 async def run(config: AuthConfig, stop: asyncio.Event, clock: Clock | None = None) -> None:
