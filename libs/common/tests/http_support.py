@@ -16,7 +16,7 @@ from starlette.routing import Route
 from artcafe_common.contracts.registry import Membership
 from artcafe_common.errors import ErrorCode, Quota, ServiceError, unavailable
 from artcafe_common.health import Readiness
-from artcafe_common.http import Call, HttpApp, Operation, PageQuery, create_app
+from artcafe_common.http import Call, FileReply, HttpApp, Operation, PageQuery, create_app
 from artcafe_common.log import request_id_var
 from artcafe_common.roles import Permission
 from artcafe_common.tokens import Access, Person, TenantScope, unauthenticated
@@ -187,8 +187,14 @@ OPERATIONS = [
     Operation("GET", "/me", who_am_i, "Me", "person", reply=Echo),
     Operation("GET", "/fail/{how}", fail, "Fail", "public", reply=Echo),
     Operation("POST", "/login", sign_in, "Sign in", "public", body=Thing, reply=Echo),
-    Operation("GET", "/export", export, "Export", "public"),
-    Operation("GET", "/endless", endless, "Endless", "public"),
+    Operation(
+        *("GET", "/export", export, "Export", "public"),
+        reply=FileReply(("text/csv", "application/x-file"), {"X-Lines": "How many"}),
+    ),
+    Operation(
+        *("GET", "/endless", endless, "Endless", "public"),
+        reply=FileReply(("application/octet-stream",)),
+    ),
     Operation("GET", "/peek", peek, "Peek", "public", reply=Echo),
     Operation("GET", "/slow/{milliseconds}", slow, "Slow", "public", reply=Echo),
 ]
@@ -216,6 +222,10 @@ def registry_of(**tenants: str) -> Registry:
     return registry
 
 
+async def not_counted(scope: TenantScope) -> None:
+    """Let every call pass."""
+
+
 def demo_app(
     registry: Registry | None = None,
     on_call: Callable[[TenantScope], Awaitable[None]] | None = None,
@@ -238,7 +248,7 @@ def demo_app(
         OPERATIONS,
         readiness=readiness or Readiness("demo", "s1", "1"),
         access=access_of(registry or registry_of(t1="owner")),
-        on_call=on_call,
+        on_call=on_call or not_counted,
         extra_routes=[Route("/", page), Route("/broken", broken), Route("/refusing", refusing)],
         **options,
     )

@@ -179,16 +179,3 @@ async def test_tables_have_their_prefix() -> None:
     client = FakeClient({})
     await Dynamo(client, "staging-").table(SPEC).get({"id": "1"})
     assert client.asked[0]["TableName"] == "staging-things"
-
-
-async def test_table_that_is_not_known_yet_is_waited_for(quick: list[float]) -> None:
-    """Right after its creation a table may not be found; any other refusal is told."""
-    active = {"Table": {"TableStatus": "ACTIVE"}}
-    creating = {"Table": {"TableStatus": "CREATING"}}
-    client = FakeClient({}, _error("ResourceNotFoundException"), creating, active)
-    await Dynamo(client, "p-").create_tables([SPEC])
-    assert len(client.asked) == 4
-    with pytest.raises(ClientError):
-        await Dynamo(FakeClient({}, _error("AccessDeniedException")), "p-").create_tables([SPEC])
-    with pytest.raises(ClientError):
-        await Dynamo(FakeClient(_error("LimitExceededException")), "p-").create_tables([SPEC])

@@ -6,11 +6,18 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from artcafe_common.clock import rfc3339
-from artcafe_common.envelope import build_frame, decode_frame, message_id_of, sender_field
+from artcafe_common.envelope import (
+    build_frame,
+    data_size,
+    decode_frame,
+    message_id_of,
+    sender_field,
+    sender_of,
+)
 from artcafe_common.ids import new_ulid
 
 ID = "01ARYZ6S41TSV4RRFFQ69G5FAV"
@@ -56,6 +63,8 @@ def test_lone_surrogate_in_a_sender_does_not_break_a_frame() -> None:
     st.text(max_size=30),
     st.floats(0, 4e9),
 )
+@example(1, "a", 1.9999995)
+@example(1, "a", 1.001)
 def test_frame_decodes_to_what_it_was_built_from(data: Any, sender: str, now: float) -> None:
     """Whatever is sent, a JSON decoder finds it again."""
     message_id = new_ulid(now)
@@ -71,6 +80,7 @@ def test_frame_decodes_to_what_it_was_built_from(data: Any, sender: str, now: fl
         "data": data,
     }
     assert message_id_of(frame) == message_id.encode()
+    assert sender_of(frame) == sender_field(sender)
     decoded = decode_frame(frame)
     assert bytes(decoded.data) == raw
     assert (decoded.message_id, decoded.channel, decoded.seq, decoded.prev) == (message_id, "a.b", None, None)
@@ -81,3 +91,11 @@ def test_frame_of_a_newer_peer_decodes() -> None:
     frame = build_frame(ID, sender_field("a"), 0, "c", b"[1]")[:-1] + b',"seq":7,"prev":5,"newer":{}}'
     decoded = decode_frame(frame)
     assert (decoded.seq, decoded.prev, bytes(decoded.data)) == (7, 5, b"[1]")
+
+
+@pytest.mark.parametrize("data", ["", "x", 'a","data":"b', {"data": {"data": 1}}, [1, "ü"], None, "x" * 5000])
+@pytest.mark.parametrize("sender", ["a1", 'user:x","data":'])
+def test_size_of_data_is_found_in_a_frame(data: Any, sender: str) -> None:
+    """Whatever it holds, and whoever sent it, exactly the bytes of the data are counted."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    assert data_size(build_frame(ID, sender_field(sender), 1_700_000_000.0, "c", text)) == len(text)

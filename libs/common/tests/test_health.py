@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from artcafe_common import health
+from artcafe_common import health, metrics
 from artcafe_common.contracts.platform import Dependency
 from artcafe_common.errors import unavailable
 from artcafe_common.health import Readiness
@@ -92,3 +92,18 @@ async def test_draining_process_says_so(readiness: Readiness) -> None:
     readiness.add("store", _up)
     readiness.drain()
     assert (await readiness.report()).status == "draining"
+
+
+async def test_metrics_show_what_is_there(readiness: Readiness) -> None:
+    """Whoever reads the metrics sees each dependency as readiness last saw it."""
+    states = [_down, _up]
+
+    async def comes_back() -> None:
+        await states.pop(0)()
+
+    readiness.add("comes-back", comes_back)
+    shown = metrics.DEPENDENCY_UP.labels("comes-back")
+    await readiness.report()
+    assert shown._value.get() == 0
+    await readiness.report()
+    assert shown._value.get() == 1

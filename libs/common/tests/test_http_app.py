@@ -19,7 +19,7 @@ from artcafe_common.http import app as http_app
 from artcafe_common.log import request_id_var
 from artcafe_common.tokens import TenantScope
 
-from .http_support import OPERATIONS, TOKEN, client_of, demo_app, registry_of, sign_in
+from .http_support import OPERATIONS, TOKEN, access_of, client_of, demo_app, registry_of, sign_in
 
 
 @pytest.fixture
@@ -531,6 +531,13 @@ def test_operation_that_needs_a_caller_needs_an_access_check() -> None:
     """An application cannot forget who may call."""
     with pytest.raises(TypeError, match="needs an Access"):
         create_app("demo", OPERATIONS, readiness=Readiness("demo", "s1", "1"))
+
+
+def test_operation_in_a_tenant_needs_somebody_who_counts_it() -> None:
+    """An application cannot forget to count the calls of a tenant."""
+    access = access_of(registry_of(t1="owner"))
+    with pytest.raises(TypeError, match="needs an `on_call`"):
+        create_app("demo", OPERATIONS, readiness=Readiness("demo", "s1", "1"), access=access)
 
 
 def test_operations_need_names_of_their_own() -> None:

@@ -123,6 +123,18 @@ def test_answer_without_content_is_204(document: dict[str, Any]) -> None:
     assert answers["204"] == {"description": "Success"}
 
 
+def test_file_is_described_by_its_forms_and_headers(document: dict[str, Any]) -> None:
+    """An operation that answers with a file says which media types it may have, and its headers."""
+    answers = document["paths"]["/api/v1/export"]["get"]["responses"]
+    assert "204" not in answers
+    assert answers["200"] == {
+        "description": "Success",
+        "content": {"text/csv": {"schema": {"type": "string"}}, "application/x-file": {}},
+        "headers": {"X-Lines": {"description": "How many", "schema": {"type": "string"}}},
+    }
+    assert "headers" not in document["paths"]["/api/v1/endless"]["get"]["responses"]["200"]
+
+
 def test_every_answer_has_a_description(document: dict[str, Any]) -> None:
     """OpenAPI demands a description of each answer; failures are problem documents."""
     for _, _, operation in _operations(document):

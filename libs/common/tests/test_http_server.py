@@ -12,10 +12,8 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.events import ResponseReceived
 
+from artcafe_common.http import app as http_app
 from artcafe_common.http import server
 from artcafe_common.http.server import listening_socket, serve_http
 
@@ -218,55 +216,43 @@ async def test_stop_is_bounded_where_a_client_does_not_read(monkeypatch: pytest.
         await asyncio.sleep(0.1)
 
 
-async def test_change_to_http_2_leads_nowhere(running: Running) -> None:
-    """A client cannot change to HTTP/2, and so not talk past an edge to routes that the edge hides."""
-    reader, writer = await running.connect()
-    writer.write(
-        b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+@pytest.mark.parametrize("connection", [b"Upgrade, HTTP2-Settings", b"upgrade", b"close"])
+async def test_nobody_changes_to_http_2(running: Running, connection: bytes) -> None:
+    """Whoever asks for HTTP/2 is answered in HTTP/1, and cannot get past an edge to routes that it hides."""
+    answer = await running.exchange(
+        b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: " + connection + b"\r\nUpgrade: h2c\r\n"
         b"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n"
+        b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     )
-    await reader.readuntil(b"\r\n\r\n")
-    connection = H2Connection(H2Configuration(client_side=True))
-    connection.initiate_upgrade_connection()
-    connection.send_headers(
-        3,
-        [(":method", "GET"), (":path", "/metrics"), (":scheme", "http"), (":authority", "x")],
-        end_stream=True,
-    )
-    assert await _statuses(connection, reader, writer) == {1: b"505", 3: b"505"}
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"HTTP/1.1 101" not in answer
 
 
-async def test_http_2_from_the_start_leads_nowhere(running: Running) -> None:
+async def test_http_2_from_the_start_is_refused(running: Running) -> None:
     """HTTP/2 without a change is not served either."""
-    reader, writer = await running.connect()
-    connection = H2Connection(H2Configuration(client_side=True))
-    connection.initiate_connection()
-    connection.send_headers(
-        1,
-        [(":method", "GET"), (":path", "/metrics"), (":scheme", "http"), (":authority", "x")],
-        end_stream=True,
-    )
-    assert await _statuses(connection, reader, writer) == {1: b"505"}
+    answer = await running.exchange(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+    assert answer.startswith(b"HTTP/1.1 505")
 
 
-async def _statuses(
-    connection: H2Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> dict[int, bytes]:
-    statuses: dict[int, bytes] = {}
-    wanted = 2 if connection.get_next_available_stream_id() > 3 else 1
-    async with asyncio.timeout(5):
-        while len(statuses) < wanted:
-            writer.write(connection.data_to_send())
-            for event in connection.receive_data(await reader.read(65_536)):
-                if isinstance(event, ResponseReceived):
-                    headers = {_bytes(name): _bytes(value) for name, value in event.headers or []}
-                    statuses[event.stream_id] = headers[b":status"]
-    writer.close()
-    return statuses
-
-
-def _bytes(value: str | bytes) -> bytes:
-    return value.encode() if isinstance(value, str) else value
+@pytest.mark.parametrize("path", [b"/api/v1/things", b"/health", b"/api/v1/nowhere"])
+async def test_slow_body_is_cut(monkeypatch: pytest.MonkeyPatch, path: bytes) -> None:
+    """A client that sends a body byte by byte gives up its place after a time, however steadily it does."""
+    monkeypatch.setattr(http_app, "BODY_TIMEOUT_SECONDS", 0.4)
+    token = f"Authorization: {TOKEN['Authorization']}\r\n".encode()
+    async with _serving() as running:
+        reader, writer = await running.connect()
+        writer.write(
+            b"POST " + path + b" HTTP/1.1\r\nHost: x\r\n" + token + b"Content-Length: 100000\r\n\r\n"
+        )
+        answering = asyncio.create_task(reader.read())
+        try:
+            async with asyncio.timeout(20):
+                while not answering.done():
+                    writer.write(b" ")
+                    await asyncio.sleep(0.05)
+        finally:
+            writer.close()
+        assert (await answering).startswith(b"HTTP/1.1 4")
 
 
 async def test_websocket_is_refused(running: Running) -> None:

@@ -173,3 +173,15 @@ def test_random_part_is_random(monkeypatch: pytest.MonkeyPatch) -> None:
     """The 80 bits behind the time are those of the system's generator, all of them."""
     monkeypatch.setattr("os.urandom", lambda count: b"\xff" * count)
     assert ids.new_ulid(0) == "0" * 10 + "Z" * 16
+
+
+def test_message_ids_are_ulids_that_tell_their_process() -> None:
+    """They sort by time, never repeat, and hold the tag of the process that made them."""
+    one, two = ids.MessageIds("gateway-1-a"), ids.MessageIds("gateway-2-a")
+    made = [one.new(now) for now in (1.0, 1.0, 1.001, 1_800_000_000.5)]
+    assert made == sorted(made, key=lambda id: id[:10])
+    assert len(set(made) | {one.new(5.0) for _ in range(10_000)}) == 10_004
+    assert all(re.fullmatch("[0-9A-HJKMNP-TV-Z]{26}", id) for id in made)
+    assert made[3][:10] == ids.new_ulid(1_800_000_000.5)[:10]
+    assert {ids.tag_of(id) for id in made} == {ids.process_tag("gateway-1-a")}
+    assert ids.tag_of(two.new(1.0)) == ids.process_tag("gateway-2-a") != ids.process_tag("gateway-1-a")

@@ -291,6 +291,61 @@ async def test_tenant_claims_are_believed_only_of_trusted_issuers(clock: FrozenC
     assert (person.claimed_tenant_id, person.claimed_role) == (None, None)
 
 
+OTHER_ISSUER = "https://login.acme.test"
+
+
+def _two_issuers(clock: FrozenClock, **changes: Any) -> TokenVerifier:
+    """Return a verifier that trusts the platform's issuer, and one of a customer with a prefix of its own."""
+    keys = [jwk(OKPAlgorithm.to_jwk(OTHER_KEY.public_key()), "ed")]
+    other = issuer_keys(issuer=OTHER_ISSUER, keys=keys, tenant_claims=False, user_prefix="acme:", **changes)
+    return TokenVerifier(KeyRing(Auth(issuer_keys(foreign_prefixes=["acme:"]), other).fetch, clock), clock)
+
+
+async def test_same_subject_of_two_issuers_is_two_people(clock: FrozenClock) -> None:
+    """A person is a subject and its issuer: who has somebody's subject elsewhere is not that somebody."""
+    verifier = _two_issuers(clock)
+    first = await verifier.verify(make_token(claims_of(clock)))
+    second = await verifier.verify(make_token(claims_of(clock, iss=OTHER_ISSUER), OTHER_KEY))
+    assert (first.user_id, second.user_id) == ("person-1", "acme:person-1")
+
+
+async def test_subject_cannot_bring_another_issuers_prefix(clock: FrozenClock) -> None:
+    """The issuer without a prefix cannot name the people of one that has it; other colons are its own."""
+    verifier = _two_issuers(clock)
+    await refused(verifier.verify(make_token(claims_of(clock, sub="acme:person-1"))))
+    for subject in ("acme", "acme2:person-1", "ACME:person-1", "system:acme:person-1"):
+        assert (await verifier.verify(make_token(claims_of(clock, sub=subject)))).user_id == subject
+    doubled = make_token(claims_of(clock, iss=OTHER_ISSUER, sub="acme:person-1"), OTHER_KEY)
+    assert (await verifier.verify(doubled)).user_id == "acme:acme:person-1"
+
+
+async def test_prefix_counts_towards_the_length_of_an_id(clock: FrozenClock) -> None:
+    """No prefix makes an id longer than one may be."""
+    verifier = _two_issuers(clock)
+    await refused(verifier.verify(make_token(claims_of(clock, iss=OTHER_ISSUER, sub="x" * 251), OTHER_KEY)))
+    await verifier.verify(make_token(claims_of(clock, iss=OTHER_ISSUER, sub="x" * 250), OTHER_KEY))
+
+
+@pytest.mark.parametrize(
+    ("claims", "believed"),
+    [
+        ({"tenant_id": "t1", "role": "admin"}, ("t1", "admin")),
+        ({"custom:tenant_id": "t2"}, ("t2", None)),
+        ({"tenant_id": "t3", "role": "owner"}, (None, None)),
+        ({"tenant_id": "T1", "role": "owner"}, (None, None)),
+        ({"tenant_id": "t3", "custom:tenant_id": "t1"}, (None, None)),
+        ({"role": "owner"}, (None, None)),
+    ],
+)
+async def test_customers_issuer_speaks_of_its_own_tenants_alone(
+    clock: FrozenClock, claims: dict[str, str], believed: tuple[str | None, str | None]
+) -> None:
+    """Claims that name a tenant the issuer was not given count for nothing, their role included."""
+    verifier = _two_issuers(clock, tenants=["t1", "t2"])
+    person = await verifier.verify(make_token(claims_of(clock, iss=OTHER_ISSUER, **claims), OTHER_KEY))
+    assert (person.claimed_tenant_id, person.claimed_role) == believed
+
+
 NO_TOKENS = [
     *(
         "",

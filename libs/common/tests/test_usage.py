@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from artcafe_common import metrics
 from artcafe_common.contracts.metering import UsageRow
-from artcafe_common.usage import HOUR_SECONDS, UsageCounter
+from artcafe_common.usage import HOUR_SECONDS, Meter, UsageCounter
+from artcafe_common.usage.span import ROWS_PER_BATCH
 
 from .support import FrozenClock
 
@@ -40,9 +44,9 @@ def test_counts_add_up_by_tenant_agent_and_channel(counter: UsageCounter, clock:
     delivered.bytes_out += 30
     delivered.connection_seconds += 1.23456
     clock.move(1)
-    [(start, end, rows)] = counter.take()
-    assert (start, end) == (HOUR + 600, HOUR + 601)
-    assert sorted(rows, key=lambda row: (row.tenant_id, row.agent_id, row.channel_id)) == [
+    [span] = counter.take()
+    assert (span.start, span.end) == (HOUR + 600, HOUR + 601)
+    assert sorted(span.rows, key=lambda row: (row.tenant_id, row.agent_id, row.channel_id)) == [
         UsageRow("t1", api_calls=1),
         UsageRow("t1", "a1", "c1", messages=2, bytes_in=15),
         UsageRow("t1", "a1", "c2", messages=1, bytes_in=1),
@@ -66,8 +70,8 @@ def test_what_was_taken_is_gone(counter: UsageCounter, clock: FrozenClock) -> No
     assert list(counter.take()) == []
     counter.message(clock.now(), "t", "a", "c", 1)
     clock.move(1)
-    [(start, end, [row])] = counter.take()
-    assert (start, end, row.messages) == (HOUR + 601, HOUR + 602, 1)
+    [span] = counter.take()
+    assert (span.start, span.end, span.messages) == (HOUR + 601, HOUR + 602, 1)
 
 
 def test_message_at_the_edge_belongs_to_the_new_hour(counter: UsageCounter, clock: FrozenClock) -> None:
@@ -76,20 +80,18 @@ def test_message_at_the_edge_belongs_to_the_new_hour(counter: UsageCounter, cloc
     counter.message(HOUR + HOUR_SECONDS, "t", "a", "c", 2)
     clock.time = HOUR + HOUR_SECONDS + 0.5
     first, second = counter.take()
-    assert first == (HOUR + 600, HOUR + HOUR_SECONDS, [UsageRow("t", "a", "c", messages=1, bytes_in=1)])
-    assert second == (
-        HOUR + HOUR_SECONDS,
-        HOUR + HOUR_SECONDS + 0.5,
-        [UsageRow("t", "a", "c", messages=1, bytes_in=2)],
-    )
+    assert (first.start, first.end) == (HOUR + 600, HOUR + HOUR_SECONDS)
+    assert first.rows == [UsageRow("t", "a", "c", messages=1, bytes_in=1)]
+    assert (second.start, second.end) == (HOUR + HOUR_SECONDS, HOUR + HOUR_SECONDS + 0.5)
+    assert second.rows == [UsageRow("t", "a", "c", messages=1, bytes_in=2)]
 
 
 def test_hour_ends_without_another_message(counter: UsageCounter, clock: FrozenClock) -> None:
     """What was counted in an hour is closed at its end though nothing is counted after it."""
     counter.message(clock.now(), "t", "a", "c", 1)
     clock.time = HOUR + 5 * HOUR_SECONDS + 1
-    [(start, end, _)] = counter.take()
-    assert (start, end) == (HOUR + 600, HOUR + HOUR_SECONDS)
+    [span] = counter.take()
+    assert (span.start, span.end) == (HOUR + 600, HOUR + HOUR_SECONDS)
 
 
 def test_others_hand_over_before_counts_are_taken(counter: UsageCounter, clock: FrozenClock) -> None:
@@ -103,7 +105,7 @@ def test_others_hand_over_before_counts_are_taken(counter: UsageCounter, clock: 
 
     counter.before_close(settle)
     counter.message(clock.now(), "t", "a", "c", 1)
-    [(_, _, [row])] = counter.take()
+    [row] = counter.take()[0].rows
     assert (row.messages, row.deliveries) == (1, 5)
 
 
@@ -122,8 +124,8 @@ def test_what_is_handed_over_at_the_end_of_an_hour_belongs_to_it(
     clock.time = HOUR + HOUR_SECONDS + 10
     counter.message(clock.now(), "t", "a", "c", 1)
     first, second = counter.take()
-    assert (first[1], first[2][0].deliveries, first[2][0].messages) == (HOUR + HOUR_SECONDS, 5, 1)
-    assert (second[0], second[2][0].deliveries, second[2][0].messages) == (HOUR + HOUR_SECONDS, 0, 1)
+    assert (first.end, first.rows[0].deliveries, first.messages) == (HOUR + HOUR_SECONDS, 5, 1)
+    assert (second.start, second.rows[0].deliveries, second.messages) == (HOUR + HOUR_SECONDS, 0, 1)
 
 
 def test_fault_of_whoever_hands_over_loses_no_hour(counter: UsageCounter, clock: FrozenClock) -> None:
@@ -140,15 +142,54 @@ def test_fault_of_whoever_hands_over_loses_no_hour(counter: UsageCounter, clock:
         counter.take()
     clock.time = HOUR + HOUR_SECONDS
     counter.message(clock.now(), "t", "a", "c", 1)
-    assert [end for _, end, _ in counter.take()] == [HOUR + HOUR_SECONDS, HOUR + HOUR_SECONDS]
+    assert [span.end for span in counter.take()] == [HOUR + HOUR_SECONDS, HOUR + HOUR_SECONDS]
 
 
 def test_clock_that_is_put_back_makes_no_negative_span(counter: UsageCounter, clock: FrozenClock) -> None:
     """A batch never ends before it starts."""
     counter.message(clock.now(), "t", "a", "c", 1)
     clock.time -= 60
-    [(start, end, _)] = counter.take()
-    assert start <= end
+    [span] = counter.take()
+    assert span.start <= span.end
+
+
+def test_clock_that_was_an_hour_ahead_spoils_only_what_was_counted_meanwhile(
+    counter: UsageCounter, clock: FrozenClock
+) -> None:
+    """Once the machine's clock is right again, what is counted belongs to the hour that it is."""
+    counter.message(clock.now(), "t", "a", "c", 1)
+    clock.time += 5 * HOUR_SECONDS
+    counter.message(clock.now(), "t", "a", "c", 1)
+    clock.time -= 5 * HOUR_SECONDS
+    counter.message(clock.now(), "t", "a", "c", 1)
+    spans = counter.take()
+    clock.move(1)
+    counter.message(clock.now(), "t", "a", "c", 1)
+    spans += counter.take()
+    assert [(span.start // HOUR_SECONDS, span.messages) for span in spans] == [
+        (HOUR // HOUR_SECONDS, 1),
+        (HOUR // HOUR_SECONDS + 5, 1),
+        (HOUR // HOUR_SECONDS, 1),
+        (HOUR // HOUR_SECONDS, 1),
+    ]
+    assert [span.first_seq for span in spans] == [1, 2, 3, 4]
+    assert all(span.start <= span.end for span in spans)
+
+
+@pytest.mark.parametrize("take_first", [False, True])
+def test_clock_that_is_put_back_over_the_edge_of_an_hour_goes_on_in_the_hour_before(
+    counter: UsageCounter, clock: FrozenClock, take_first: bool
+) -> None:
+    """Whether batches are taken in between or not, no row is in an hour in which it was not accepted."""
+    clock.time = HOUR + HOUR_SECONDS + 1
+    counter.message(clock.now(), "t", "a", "c", 1)
+    clock.time -= 2
+    spans = counter.take() if take_first else []
+    counter.message(clock.now(), "t", "a", "c", 1)
+    clock.move(2)
+    counter.message(clock.now(), "t", "a", "c", 1)
+    spans += counter.take()
+    assert [span.start // HOUR_SECONDS - HOUR // HOUR_SECONDS for span in spans] == [1, 0, 1]
 
 
 @given(st.lists(st.floats(0, 900), max_size=60))
@@ -172,7 +213,92 @@ def test_every_row_lies_in_one_hour_and_none_is_lost(pauses: list[float]) -> Non
 
 
 def _add(counted: dict[float, int], counter: UsageCounter) -> None:
-    for start, end, rows in counter.take():
-        hour = start // HOUR_SECONDS
-        assert start <= end <= (hour + 1) * HOUR_SECONDS
-        counted[hour] = counted.get(hour, 0) + sum(row.messages for row in rows)
+    for span in counter.take():
+        hour = span.start // HOUR_SECONDS
+        assert span.start <= span.end <= (hour + 1) * HOUR_SECONDS
+        counted[hour] = counted.get(hour, 0) + span.messages
+
+
+async def test_messages_of_one_turn_are_counted_together_when_it_ends(
+    counter: UsageCounter, clock: FrozenClock
+) -> None:
+    """What meters add up in a turn is counted once it is over, or when counts are taken before that."""
+    one, two = Meter("t", "a", "c"), Meter("t", "b", "c")
+
+    def publish(meter: Meter, size: int) -> None:
+        meter.messages += 1
+        meter.bytes_in += size
+        if meter.messages == 1:
+            counter.at_end_of_turn(meter, clock.now())
+
+    for size in (1, 2, 3):
+        publish(one, size)
+    publish(two, 4)
+    assert counter.tally(clock.now(), "t", "a", "c").messages == 0
+    await asyncio.sleep(0)
+    tally = counter.tally(clock.now(), "t", "a", "c")
+    assert (tally.messages, tally.bytes_in) == (3, 6)
+    publish(one, 5)
+    [span] = counter.take()
+    assert sorted((row.agent_id, row.messages, row.bytes_in) for row in span.rows) == [
+        ("a", 4, 11),
+        ("b", 1, 4),
+    ]
+    await asyncio.sleep(0)
+    assert counter.take() == []
+
+
+async def test_messages_of_a_turn_belong_to_the_hour_in_which_they_came(
+    counter: UsageCounter, clock: FrozenClock
+) -> None:
+    """A turn that ends in the next hour leaves its messages in the one before."""
+    meter = Meter("t", "a", "c")
+    clock.time = HOUR + HOUR_SECONDS - 0.001
+    meter.messages, meter.bytes_in = 1, 7
+    counter.at_end_of_turn(meter, clock.now())
+    clock.time = HOUR + HOUR_SECONDS
+    counter.message(clock.now(), "t", "b", "c", 1)
+    first, second = counter.take()
+    assert [(row.agent_id, row.messages) for row in first.rows] == [("a", 1)]
+    assert [(row.agent_id, row.messages) for row in second.rows] == [("b", 1)]
+
+
+def test_batches_are_numbered_through_all_spans(counter: UsageCounter, clock: FrozenClock) -> None:
+    """However many rows a span has, its batches are small enough, and the next span goes on counting them."""
+    for number in range(ROWS_PER_BATCH + 1):
+        counter.message(clock.now(), "t", f"a{number}", "c", 1)
+    [first] = counter.take()
+    counter.message(clock.now(), "t", "a", "c", 1)
+    [second] = counter.take()
+    batches = [*first.batches(), *second.batches()]
+    assert [(batch.source, batch.seq, len(batch.rows)) for batch in batches] == [
+        (counter.source, 1, ROWS_PER_BATCH),
+        (counter.source, 2, 1),
+        (counter.source, 3, 1),
+    ]
+    first.acknowledged = 1
+    assert [batch.seq for batch in first.batches()] == [2]
+
+
+def test_without_room_the_oldest_is_kept_and_the_loss_is_told(
+    clock: FrozenClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows over the bound are lost, loudly; known ones go on counting, and acknowledged ones make room."""
+    counter = UsageCounter(clock, rows_max=3)
+    lost = metrics.USAGE_LOST._value.get()
+    counter.message(clock.now(), "t", "a1", "c", 1)
+    counter.message(clock.now(), "t", "a2", "c", 1)
+    clock.time = HOUR + HOUR_SECONDS
+    counter.message(clock.now(), "t", "a1", "c", 1)
+    counter.message(clock.now(), "t", "a2", "c", 1)
+    counter.message(clock.now(), "t", "a1", "c", 1)
+    assert counter.fill == 1.0
+    [old] = counter.take_closed()
+    counter.settle()
+    assert [record.message for record in caplog.records] == ["usage_lost"]
+    assert (caplog.records[0].__dict__["messages"], metrics.USAGE_LOST._value.get() - lost) == (1, 1)
+    assert old.messages == 2
+    counter.acknowledged(old)
+    counter.message(clock.now(), "t", "a2", "c", 1)
+    [new] = counter.take()
+    assert sorted((row.agent_id, row.messages) for row in new.rows) == [("a1", 2), ("a2", 1)]

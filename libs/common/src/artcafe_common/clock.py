@@ -32,5 +32,17 @@ class SystemClock:
 
 
 def rfc3339(seconds: float) -> str:
-    """Render an epoch time as RFC 3339 UTC with milliseconds and ``Z``."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    """Render an epoch time as RFC 3339 UTC with ``Z``, in whole milliseconds that have passed."""
+    return rfc3339_of(milliseconds_of(seconds))
+
+
+def milliseconds_of(seconds: float) -> int:
+    """Return the whole milliseconds of an epoch time."""
+    # By way of microseconds, which is how exact such a number is: 1.001 is a bit less than that.
+    return round(seconds * 1_000_000) // 1000
+
+
+def rfc3339_of(milliseconds: int) -> str:
+    """Render milliseconds since the epoch as RFC 3339 UTC with ``Z``."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03}Z"

@@ -56,6 +56,13 @@ class SharedConfig(msgspec.Struct, frozen=True, kw_only=True):
     nats_url: Annotated[str, describe("NATS servers, separated by commas, e.g. `nats://127.0.0.1:4222`")]
     nats_user: Annotated[str | None, describe("User of this service at NATS")] = None
     nats_password: Annotated[Secret | None, describe("Password of that user")] = None
+    nats_stream_replicas: Annotated[
+        int,
+        msgspec.Meta(ge=1, le=5),
+        describe(
+            "On how many servers of a NATS cluster each stream is kept; an existing one gains, never loses"
+        ),
+    ] = 1
     redis_url: Annotated[
         Secret | None, describe("Valkey with its password, e.g. `redis://:secret@127.0.0.1:6379/0`")
     ] = None
@@ -67,8 +74,17 @@ class SharedConfig(msgspec.Struct, frozen=True, kw_only=True):
         str, describe("Name of this replica in logs and routing paths; default: the host's name")
     ] = ""
     artcafe_state_dir: Annotated[
-        str | None, describe("Folder of this process for what must survive its end")
+        str | None,
+        describe(
+            "Folder for what must survive the end of this process, usage that was not sent among it; "
+            "replicas on one machine may share it"
+        ),
     ] = None
+    usage_spool_mib: Annotated[
+        int,
+        msgspec.Meta(ge=1, le=4096),
+        describe("Room in that folder, in MiB for each process, for usage that NATS has not taken yet"),
+    ] = 64
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], describe("Least level that is logged")
     ] = "INFO"
@@ -77,12 +93,28 @@ class SharedConfig(msgspec.Struct, frozen=True, kw_only=True):
         str | None, describe("Address of an AWS emulator; not set where the real AWS is used")
     ] = None
     table_prefix: Annotated[str, describe("What the names of all tables start with")] = "artcafe-"
-    create_tables: Annotated[bool, describe("Create this service's missing tables at start")] = False
+    create_tables: Annotated[bool, describe("Create this service's missing tables, also while it runs")] = (
+        False
+    )
+    table_tags: Annotated[
+        tuple[str, ...],
+        describe("Tags of all tables and buckets beside our own, e.g. `team=agents,cost=4711`"),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work. Raises: ConfigError."""
+        wrong = [tag for tag in self.table_tags if not tag.partition("=")[0] or "=" not in tag]
+        if wrong:
+            raise ConfigError([f"TABLE_TAGS is not valid: {wrong[0]!r}: expected key=value"])
 
     @property
     def server_id(self) -> str:
         """The name of this replica."""
         return self.artcafe_server_id or socket.gethostname()
+
+    def table_tags_by_key(self) -> dict[str, str]:
+        """Return the tags of the operator."""
+        return {key: value for key, _, value in (tag.partition("=") for tag in self.table_tags)}
 
 
 ConfigT = TypeVar("ConfigT", bound=SharedConfig)

@@ -1,4 +1,4 @@
-"""DynamoDB over aioboto3: tables, items and expressions, and errors as the platform's own.
+"""DynamoDB over aioboto3: items and expressions, and errors as the platform's own.
 
 Items are plain dicts. Numbers come back as `int` where they are whole, else `float`; sets and bytes stay what
 they are. In an expression every ``#name`` stands for the attribute ``name`` (so that reserved words cannot
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from artcafe_common import metrics
 from artcafe_common.dynamo_items import Item, expressions_of, marshal, unmarshal
 from artcafe_common.errors import ServiceError, unavailable
 from artcafe_common.log import Repeats
+from artcafe_common.tables import NOT_FOUND, Care, Index, Tables, TableSpec, log_change
 
 logger = logging.getLogger(__name__)
 
@@ -34,30 +35,11 @@ CALL_TIMEOUT_SECONDS = 8.0
 POOL_CONNECTIONS = 50
 BATCH_WRITE_MAX = 25
 BATCH_REFUSALS_MAX = 10
-TABLE_WAIT_SECONDS = 30.0
+# Between two times that missing tables are made: AWS may not know a new one everywhere at once.
+MEND_AGAIN_SECONDS = 1.0
+NO_CARE = Care()
 
 Key = Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """A global secondary index; its keys are strings (``S``) or numbers (``N``)."""
-
-    name: str
-    hash_key: str
-    range_key: str | None = None
-    range_type: str = "S"
-
-
-@dataclass(frozen=True, slots=True)
-class TableSpec:
-    """A table without its prefix: string keys, indexes, and the attribute of its time to live."""
-
-    name: str
-    hash_key: str
-    range_key: str | None = None
-    indexes: tuple[Index, ...] = ()
-    ttl: str | None = None
 
 
 class ConditionFailed(Exception):
@@ -94,6 +76,7 @@ class Dynamo:
         self.client = client
         self.prefix = prefix
         self._repeats = Repeats()
+        self._missing = asyncio.Event()
 
     @classmethod
     @asynccontextmanager
@@ -150,6 +133,8 @@ class Dynamo:
                     [n for n, reason in enumerate(reasons) if reason == "ConditionalCheckFailed"]
                 )
             code = next(reason for reason in reasons if reason not in ("None", "ConditionalCheckFailed"))
+        if code == NOT_FOUND:
+            self._missing.set()
         if code in _BUGS:
             metrics.STORE_ERRORS.labels(code).inc()
             return error
@@ -167,48 +152,27 @@ class Dynamo:
         """Raise unless a table of ours can be read: for readiness."""
         await self.call("describe_table", TableName=self.prefix + spec.name)
 
-    async def create_tables(self, specs: Iterable[TableSpec]) -> None:
-        """Create those tables that are missing and wait for them; several processes may do so at once."""
-        for spec in specs:
-            name = self.prefix + spec.name
-            try:
-                await self.client.create_table(**_table_definition(name, spec))
-                logger.info("table_created", extra={"table": name})
-            except ClientError as error:
-                if error.response["Error"]["Code"] not in (
-                    "ResourceInUseException",
-                    "TableAlreadyExistsException",
-                ):
-                    raise
-            async with asyncio.timeout(TABLE_WAIT_SECONDS):
-                await self._wait_active(name)
-            if spec.ttl is not None:
-                await self._enable_ttl(name, spec.ttl)
+    async def create_tables(self, specs: Iterable[TableSpec], care: Care = NO_CARE) -> None:
+        """Make what is missing of these tables; several processes may do so at once.
 
-    async def _wait_active(self, name: str) -> None:
+        What of them cannot be made right is logged. Raises: ClientError, TimeoutError.
+        """
+        for difference in await Tables(self.client, self.prefix, care, log_change).ensure(specs):
+            logger.warning("table_differs", extra={"table": difference.table, "detail": difference.text})
+
+    async def mend(self, make: Callable[[], Awaitable[object]]) -> None:
+        """Call `make` whenever a table has turned out to be missing; runs until it is cancelled.
+
+        For those who make their tables themselves: an emulator that was killed may have forgotten them. What
+        was missing before this began does not count.
+        """
+        self._missing.clear()
         while True:
-            try:
-                described = await self.client.describe_table(TableName=name)
-                if described["Table"]["TableStatus"] == "ACTIVE":
-                    return
-            except ClientError as error:
-                # A table that was made a moment ago may not be known yet.
-                if error.response["Error"]["Code"] != "ResourceNotFoundException":
-                    raise
-            await asyncio.sleep(0.2)
-
-    async def _enable_ttl(self, name: str, attribute: str) -> None:
-        described = await self.client.describe_time_to_live(TableName=name)
-        if described["TimeToLiveDescription"]["TimeToLiveStatus"] in ("ENABLED", "ENABLING"):
-            return
-        try:
-            await self.client.update_time_to_live(
-                TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": attribute}
-            )
-        except ClientError as error:
-            # Another process was first.
-            if error.response["Error"]["Code"] != "ValidationException":
-                raise
+            await self._missing.wait()
+            self._missing.clear()
+            logger.warning("tables_missing")
+            await make()
+            await asyncio.sleep(MEND_AGAIN_SECONDS)
 
 
 class Table:
@@ -218,6 +182,11 @@ class Table:
         self._dynamo = dynamo
         self.spec = spec
         self.name = dynamo.prefix + spec.name
+
+    async def count(self) -> int:
+        """Return about how many items there are: DynamoDB counts them every few hours."""
+        reply = await self._dynamo.call("describe_table", TableName=self.name)
+        return int(reply["Table"].get("ItemCount", 0))
 
     async def get(self, key: Key, *, consistent: bool = True) -> Item | None:
         """Return an item, or None where there is none."""
@@ -397,40 +366,8 @@ def _condition(condition: str | None) -> Item:
     return {} if condition is None else {"ConditionExpression": condition}
 
 
-def _table_definition(name: str, spec: TableSpec) -> Item:
-    types = {spec.hash_key: "S"}
-    if spec.range_key:
-        types[spec.range_key] = "S"
-    for index in spec.indexes:
-        types.setdefault(index.hash_key, "S")
-        if index.range_key:
-            types.setdefault(index.range_key, index.range_type)
-    definition: Item = {
-        "TableName": name,
-        "BillingMode": "PAY_PER_REQUEST",
-        "AttributeDefinitions": [{"AttributeName": n, "AttributeType": t} for n, t in types.items()],
-        "KeySchema": _key_schema(spec.hash_key, spec.range_key),
-    }
-    if spec.indexes:
-        definition["GlobalSecondaryIndexes"] = [
-            {
-                "IndexName": index.name,
-                "KeySchema": _key_schema(index.hash_key, index.range_key),
-                "Projection": {"ProjectionType": "ALL"},
-            }
-            for index in spec.indexes
-        ]
-    return definition
-
-
-def _key_schema(hash_key: str, range_key: str | None) -> list[dict[str, str]]:
-    schema = [{"AttributeName": hash_key, "KeyType": "HASH"}]
-    if range_key:
-        schema.append({"AttributeName": range_key, "KeyType": "RANGE"})
-    return schema
-
-
 __all__ = [
+    "Care",
     "ConditionFailed",
     "Dynamo",
     "Index",

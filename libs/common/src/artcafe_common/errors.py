@@ -32,6 +32,8 @@ class CloseCode:
     """WebSocket close codes; the range tells a client what to do (4001-4499 come back, 4500-4999 do not)."""
 
     NORMAL = 1000
+    # What browsers say of a page that is closed, and programs that end; this server never does.
+    GOING_AWAY = 1001
     UNSUPPORTED_DATA = 1003
     INVALID_TEXT = 1007
     TOO_BIG = 1009
@@ -159,6 +161,15 @@ def not_found(what: str) -> ServiceError:
 def permission_denied(detail: str) -> ServiceError:
     """Return a ``permission_denied`` error."""
     return ServiceError(ErrorCode.PERMISSION_DENIED, detail)
+
+
+def quota_error(resource: str, current: int, limit: int, plan: str) -> ServiceError:
+    """Return the error for a plan's limit that was reached."""
+    return ServiceError(
+        ErrorCode.RESOURCE_EXHAUSTED,
+        f"the plan {plan} allows {limit} {resource.replace('_', ' ')}",
+        quota=Quota(resource, current, limit, plan),
+    )
 
 
 def unavailable(what: str, retry_after: float = 1.0) -> ServiceError:

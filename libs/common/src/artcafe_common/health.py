@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
+from artcafe_common import metrics
 from artcafe_common.contracts.platform import Dependency, Health
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ class Readiness:
                 *(self._run(name, check, required) for name, (check, required) in self._checks.items())
             )
         )
+        for dependency in dependencies:
+            metrics.DEPENDENCY_UP.labels(dependency.name).set(dependency.status == "up")
         down = any(d.status == "down" and d.required for d in dependencies)
         status: Literal["up", "down", "draining"] = "draining" if self._draining else "down" if down else "up"
         return Health(

@@ -1,4 +1,8 @@
-"""The JetStream streams of the platform, and how a service makes sure that they exist."""
+"""The JetStream streams that one service fills and another one owns, and how the owner makes sure of them.
+
+Who may say what a stream is may have it copy any subject to any other: that is the owner alone. Whoever
+publishes to a stream waits for it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from nats.js.errors import BadRequestError, NotFoundError
 _DAY_SECONDS = 86_400.0
 _STREAM_NAME_IN_USE = 10058
 
-# Batches are kept after they were applied, so that a period can be recounted from them.
+# Owned by metering. Batches are kept after they were applied, so that a period can be recounted from them.
 USAGE = StreamConfig(
     name="USAGE",
     description="Usage batches from gateways and REST services, for metering",
@@ -21,7 +25,7 @@ USAGE = StreamConfig(
     duplicate_window=600.0,
 )
 
-# The last presence of each agent: who was away when it changed reads it here.
+# Owned by registry. The last presence of each agent: who was away when it changed reads it here.
 PRESENCE = StreamConfig(
     name="PRESENCE",
     description="The last presence event of each agent",
@@ -35,9 +39,9 @@ PRESENCE = StreamConfig(
 
 
 async def ensure_stream(jetstream: JetStreamContext, wanted: StreamConfig, replicas: int = 1) -> None:
-    """Create a stream, or bring an existing one to the wanted settings; several may do so at once.
+    """Create a stream, or bring an existing one to the wanted settings; several replicas may do so at once.
 
-    An existing stream never loses replicas: not every service that makes sure of it knows how many it has.
+    An existing stream never loses replicas: one set to fewer by mistake takes none away.
     """
     config = wanted.evolve(num_replicas=replicas)
     assert config.name is not None

@@ -28,6 +28,7 @@ KEYS_FRESH_SECONDS = 300.0
 KEYS_STALE_SECONDS = 24 * 3600.0
 UNKNOWN_KEY_PAUSE_SECONDS = 10.0
 TOKEN_MAX_LENGTH = 16_384
+USER_ID_MAX_LENGTH = 255
 TENANT_CLAIMS = ("tenant_id", "custom:tenant_id")
 ROLE_CLAIMS = ("role", "custom:role")
 
@@ -36,6 +37,11 @@ _NO_TOKEN = (jwt.PyJWTError, ValueError)
 # Far in the future, and a number that arithmetic can do with; NaN and infinity are not below it.
 _TIME_MAX_SECONDS = 2**53
 _KEY_TYPES = {"RS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
+
+
+def not_a_member() -> ServiceError:
+    """Return the refusal of a tenant that somebody does not belong to, whether or not there is one."""
+    return permission_denied("you are not a member of this organisation")
 
 
 def unauthenticated(detail: str = "the token is not valid") -> ServiceError:
@@ -47,6 +53,9 @@ def unauthenticated(detail: str = "the token is not valid") -> ServiceError:
 class Person:
     """Who a verified token speaks for. `expires_at` is epoch seconds. The claims name a tenant and a role
     only where the issuer is trusted to state them.
+
+    A ``sub`` means something beside its issuer only (OpenID Connect Core 1.0, section 5.7): `user_id` stands
+    for the two of them, and no two issuers' people share one.
     """
 
     user_id: str
@@ -225,17 +234,15 @@ class TokenVerifier:
             raise unauthenticated()
         if rules.token_uses and claims.get("token_use") not in rules.token_uses:
             raise unauthenticated()
-        user_id = claims["sub"]
-        # It stands in keys, frames and logs: no control characters, nothing that is not UTF-8.
-        if not isinstance(user_id, str) or not 0 < len(user_id) <= 255 or not user_id.isprintable():
-            raise unauthenticated()
         email = claims.get("email")
+        tenant_id = _first(claims, TENANT_CLAIMS)
+        believed = rules.tenant_claims or tenant_id in rules.tenants
         return Person(
-            user_id=user_id,
+            user_id=_user_id(claims["sub"], rules),
             email=email if isinstance(email, str) else "",
             expires_at=expires_at,
-            claimed_tenant_id=_first(claims, TENANT_CLAIMS) if rules.tenant_claims else None,
-            claimed_role=_first(claims, ROLE_CLAIMS) if rules.tenant_claims else None,
+            claimed_tenant_id=tenant_id if believed else None,
+            claimed_role=_first(claims, ROLE_CLAIMS) if believed else None,
         )
 
 
@@ -298,6 +305,17 @@ class Access:
         return TenantScope(person, chosen.tenant_id, chosen.role, permissions)
 
 
+def _user_id(subject: object, rules: IssuerKeys) -> str:
+    # Else an issuer without a prefix could make somebody who belongs to one that has it.
+    if not isinstance(subject, str) or not subject or subject.startswith(tuple(rules.foreign_prefixes)):
+        raise unauthenticated()
+    user_id = rules.user_prefix + subject
+    # It stands in keys, frames and logs: no control characters, nothing that is not UTF-8.
+    if len(user_id) > USER_ID_MAX_LENGTH or not user_id.isprintable():
+        raise unauthenticated()
+    return user_id
+
+
 def _choose(memberships: list[Membership], wanted: str | None, may_visit: bool) -> Membership | None:
     if wanted is not None:
         for membership in memberships:
@@ -305,7 +323,7 @@ def _choose(memberships: list[Membership], wanted: str | None, may_visit: bool) 
                 return membership
         if may_visit:
             return None
-        raise permission_denied("you are not a member of this organisation")
+        raise not_a_member()
     if len(memberships) == 1:
         return memberships[0]
     if not memberships:

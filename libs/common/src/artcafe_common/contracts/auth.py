@@ -38,8 +38,11 @@ class IssuerKeys(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``keys`` are JSON Web Keys (RFC 7517). ``audiences`` are the accepted ``aud`` or, for Cognito's access
     tokens, ``client_id`` values. ``token_uses`` is empty where the issuer has no such claim.
-    ``tenant_claims`` says whether the issuer's tenant and role claims are believed. ``sign_in_urls`` are the
-    addresses that a dashboard in a browser calls to sign a person in.
+    A person's id is ``user_prefix`` and the token's ``sub``; a ``sub`` that begins with one of
+    ``foreign_prefixes``, which are those of other issuers, is nobody's here. ``tenant_claims`` says whether
+    the issuer's tenant and role claims are believed whatever tenant they name; else they are where they name
+    one of ``tenants``. ``sign_in_urls`` are the addresses that a dashboard in a browser calls to sign a
+    person in.
     """
 
     issuer: str
@@ -49,6 +52,9 @@ class IssuerKeys(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     token_uses: list[str] = []
     tenant_claims: bool = False
     sign_in_urls: list[str] = []
+    user_prefix: str = ""
+    foreign_prefixes: list[str] = []
+    tenants: list[str] = []
 
 
 class Jwks(msgspec.Struct, frozen=True, kw_only=True):

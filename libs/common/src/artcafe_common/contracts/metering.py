@@ -39,19 +39,19 @@ class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
     rows: list[UsageRow]
 
 
-class GetMonth(msgspec.Struct, frozen=True):
-    """Ask how much of its monthly allowance a tenant has used."""
+class GetMonths(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask how many messages some tenants had in a calendar month, UTC (``YYYY-MM``)."""
 
-    tenant_id: str
-
-
-class Month(msgspec.Struct, frozen=True, kw_only=True):
-    """A tenant's messages in the running calendar month, UTC (``YYYY-MM``)."""
-
-    tenant_id: str
     month: str
-    messages: int
+    tenant_ids: list[str]
+
+
+class Months(msgspec.Struct, frozen=True, kw_only=True):
+    """The messages of tenants in a month, by tenant."""
+
+    month: str
+    messages: dict[str, int]
 
 
 USAGE_BATCH = Event("usage.v1.batch.{source}", UsageBatch)
-GET_MONTH = Endpoint("metering.v1.month.get", GetMonth, Month)
+GET_MONTHS = Endpoint("metering.v1.months.get", GetMonths, Months)

@@ -144,12 +144,17 @@ class ListAgentStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An agent's presence as registry last heard of it."""
+    """An agent's presence as registry last heard of it.
+
+    ``connected_at`` is since when it is connected, while it is; ``reason`` why it was said to be as it is.
+    """
 
     agent_id: str
     name: str
     status: str
     last_seen: str | None = None
+    connected_at: str | None = None
+    reason: str = ""
     capabilities: list[str] = []
     metadata: dict[str, Any] = {}
 

@@ -30,13 +30,12 @@ from artcafe_common.http.openapi import openapi_document
 from artcafe_common.http.operation import Call, Operation
 from artcafe_common.http.problem import problem
 from artcafe_common.ids import check_tenant_id
-from artcafe_common.json_depth import deeper_than
+from artcafe_common.json_bounds import check_bounds
 from artcafe_common.tokens import Access, TenantScope, unauthenticated
 
 logger = logging.getLogger(__name__)
 
 BODY_BYTES_MAX = 1024 * 1024
-BODY_DEPTH_MAX = 64
 BODY_TIMEOUT_SECONDS = 30.0
 API_PREFIX = "/api/v1"
 TENANT_HEADER = "x-tenant-id"
@@ -68,7 +67,8 @@ def create_app(
     """Build an application.
 
     `on_call` is awaited for each request that was authenticated in a tenant, before its permission is looked
-    at: it counts the call and refuses it by raising `ServiceError`. `extra_routes` are served as they are.
+    at: it counts the call, and may refuse it by raising `ServiceError`. An application with such operations
+    cannot do without. `extra_routes` are served as they are.
     """
     listed = list(operations)
     document = openapi_document(title, listed)
@@ -135,6 +135,8 @@ def _endpoint(
 ) -> Endpoint:
     if operation.access != "public" and access is None:
         raise TypeError(f"{operation.name} needs an Access")
+    if operation.access not in ("public", "person") and on_call is None:
+        raise TypeError(f"{operation.name} needs an `on_call`, which counts it")
     decoder = msgspec.json.Decoder(operation.body) if operation.body else None
 
     async def run(request: Request) -> Response:
@@ -143,8 +145,8 @@ def _endpoint(
             assert access is not None
             await _authenticate(operation, access, call)
             if call._scope is not None:
-                if on_call is not None:
-                    await on_call(call._scope)
+                assert on_call is not None
+                await on_call(call._scope)
                 call._scope.require(operation.access)  # type: ignore[arg-type]
         if decoder is not None:
             call.body = _decode_body(decoder, await _read_body(request, body_limit))
@@ -211,9 +213,7 @@ def _decode_query(operation: Operation, request: Request) -> msgspec.Struct:
 
 
 def _decode_body(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
-    # What the decoder just bears, the encoder of an answer might not.
-    if deeper_than(body, BODY_DEPTH_MAX):
-        raise invalid(f"body: nested deeper than {BODY_DEPTH_MAX}")
+    check_bounds(body, "body")
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:

@@ -10,7 +10,7 @@ import msgspec
 
 from artcafe_common import __version__
 from artcafe_common.errors import RENDERINGS, ErrorCode
-from artcafe_common.http.operation import Operation
+from artcafe_common.http.operation import FileReply, Operation
 
 _REF_TEMPLATE = "#/components/schemas/{name}"
 _CHANNEL_PATTERN = r"^[A-Za-z0-9_-]{1,64}(\.[A-Za-z0-9_-]{1,64})*$"
@@ -37,7 +37,8 @@ def openapi_document(title: str, operations: Iterable[Operation]) -> dict[str, A
     listed = list(operations)
     types: list[Any] = [Problem]
     for operation in listed:
-        types += [kind for kind in (operation.body, operation.query, operation.reply) if kind is not None]
+        kinds = (operation.body, operation.query, operation.reply)
+        types += [kind for kind in kinds if kind is not None and not isinstance(kind, FileReply)]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF_TEMPLATE)
     by_type = {id(kind): schema for kind, schema in zip(types, schemas, strict=True)}
     paths: dict[str, dict[str, Any]] = {}
@@ -58,7 +59,9 @@ def openapi_document(title: str, operations: Iterable[Operation]) -> dict[str, A
 def _operation(operation: Operation, by_type: dict[int, Any], components: dict[str, Any]) -> dict[str, Any]:
     status = str(204 if operation.reply is None and operation.status == 200 else operation.status)
     answer: dict[str, Any] = {"description": "Success"}
-    if operation.reply is not None:
+    if isinstance(operation.reply, FileReply):
+        answer |= _file(operation.reply)
+    elif operation.reply is not None:
         answer["content"] = {"application/json": {"schema": by_type[id(operation.reply)]}}
     described: dict[str, Any] = {
         "operationId": operation.name,
@@ -77,6 +80,22 @@ def _operation(operation: Operation, by_type: dict[int, Any], components: dict[s
     if operation.access != "public":
         described["security"] = [{"bearer": []}]
     return described
+
+
+def _file(reply: FileReply) -> dict[str, Any]:
+    # For bytes the media type says all there is to say (OpenAPI 3.1, 4.8.14.3).
+    answer: dict[str, Any] = {
+        "content": {
+            media_type: {"schema": {"type": "string"}} if media_type.startswith("text/") else {}
+            for media_type in reply.media_types
+        }
+    }
+    if reply.headers:
+        answer["headers"] = {
+            name: {"description": description, "schema": {"type": "string"}}
+            for name, description in reply.headers.items()
+        }
+    return answer
 
 
 def _parameters(

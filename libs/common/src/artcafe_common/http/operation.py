@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -66,6 +66,12 @@ class Call:
         return self.scope.tenant_id
 
     @property
+    def wants_fresh(self) -> bool:
+        """Whether the client asks for what the store holds now, not for a cached copy (RFC 9111, 5.2.1.4)."""
+        directives = self.request.headers.get("cache-control", "").lower().split(",")
+        return any(directive.strip() in ("no-cache", "no-store") for directive in directives)
+
+    @property
     def remote_address(self) -> str:
         """The client's address as the edge saw it; the edge overwrites what a client puts in the header."""
         forwarded = self.request.headers.get("x-real-ip")
@@ -76,13 +82,22 @@ Handler = Callable[[Call], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
+class FileReply:
+    """An answer that is a file: the media types that it may have, and what each of its headers says."""
+
+    media_types: tuple[str, ...]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """A route with its types and its rule of access.
 
     `access`: ``"public"``; ``"person"`` for anyone who is signed in; or a `Permission` that the caller needs
     in the tenant of the header ``X-Tenant-Id`` or, where the path has ``{tenant_id}``, in that tenant.
     A query type with a field `tenant_id` names it too.
-    `reply` None: no content, or a `Response` that the handler makes itself.
+    `reply`: the type of what the handler returns, None where the answer has no content, or a `FileReply`,
+    for which the handler makes the `Response` itself.
     """
 
     method: Method
@@ -104,4 +119,4 @@ class Operation:
         return getattr(self.handler, "__name__", "operation")
 
 
-__all__ = ["Call", "Handler", "NoQuery", "Operation", "PageQuery", "Response"]
+__all__ = ["Call", "FileReply", "Handler", "NoQuery", "Operation", "PageQuery", "Response"]

@@ -6,8 +6,10 @@ import asyncio
 import logging
 import socket
 
+import hypercorn.protocol
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
+from hypercorn.protocol.h11 import H11Protocol
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
@@ -78,12 +80,23 @@ async def serve_http(app: Starlette, bound: socket.socket, stop: asyncio.Event) 
         serving.result()
 
 
-class _Guarded:
-    """An application that answers HTTP/1 only, and whose requests can be ended.
+class _Http1(H11Protocol):
+    """Hypercorn's HTTP/1, which no client can make change to HTTP/2.
 
-    Hypercorn lets any client change to HTTP/2 (``Upgrade: h2c``). Behind an edge that passes the change on,
-    that client would talk to this process directly, past all that the edge refuses or overwrites.
+    Hypercorn has no setting for that, and takes ``Upgrade: h2c`` from anybody. Behind an edge that passes the
+    change on, that client would talk to this process directly, past all that the edge refuses or overwrites.
     """
+
+    async def _check_protocol(self, event: object) -> None:
+        """Leave the wish to change unanswered, as a server may; what begins as HTTP/2 is refused below."""
+
+
+# By this name Hypercorn makes one for each connection.
+hypercorn.protocol.H11Protocol = _Http1  # type: ignore[attr-defined]
+
+
+class _Guarded:
+    """An application that answers HTTP/1 only, and whose requests can be ended."""
 
     def __init__(self, app: Starlette) -> None:
         self._app = app

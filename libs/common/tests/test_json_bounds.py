@@ -1,4 +1,4 @@
-"""How deeply JSON is nested."""
+"""Bounds on the JSON of strangers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artcafe_common.json_depth import deeper_than
+from artcafe_common.errors import ServiceError
+from artcafe_common.json_bounds import DEPTH_MAX, DIGITS_MAX, check_bounds, deeper_than
 
 JSON = st.recursive(
     st.none() | st.integers() | st.text('a[]{}"\\\u00e9'),
@@ -58,3 +59,30 @@ def test_hostile_data_takes_little_time(data: bytes) -> None:
     started = time.process_time()
     deeper_than(data, 64)
     assert time.process_time() - started < 0.3
+
+
+@pytest.mark.parametrize("around", [b"%b", b"[%b]", b'{"a":"1\\"1","b":-%b}', b"1.%b", b"[1e%b]"])
+def test_number_of_too_many_digits_is_refused(around: bytes) -> None:
+    """Wherever it stands, and whatever text is around it."""
+    check_bounds(around % (b"1" * DIGITS_MAX), "data")
+    with pytest.raises(ServiceError, match="data: a number has more than 1000 digits"):
+        check_bounds(around % (b"1" * (DIGITS_MAX + 1)), "data")
+
+
+def test_digits_in_text_are_no_number() -> None:
+    """Text may hold what it likes, also behind an escaped quotation mark."""
+    check_bounds(b'["%b","\\"%b"]' % (b"7" * 5000, b"7" * 5000), "data")
+
+
+def test_data_that_is_nested_too_deeply_is_refused() -> None:
+    """The error says what it is about."""
+    with pytest.raises(ServiceError, match="data: nested deeper than 64"):
+        check_bounds(b"[" * (DEPTH_MAX + 1) + b"]" * (DEPTH_MAX + 1), "data")
+
+
+def test_hostile_digits_take_no_time() -> None:
+    """Runs of digits that are just not too long are looked at once."""
+    data = b"[" + b",".join([b"1" * DIGITS_MAX] * 1000) + b"]"
+    started = time.process_time()
+    check_bounds(data, "data")
+    assert time.process_time() - started < 0.5

@@ -1,0 +1,54 @@
+"""Bounds on the JSON of strangers, found without decoding it.
+
+Decoders recurse, and some refuse numbers without end: what one of them just bears, an encoder called from
+deeper in the program, or whoever receives it, does not. So it is looked at before it is passed on.
+"""
+
+from __future__ import annotations
+
+import re
+
+from artcafe_common.errors import invalid
+
+DEPTH_MAX = 64
+# Python reads integers of 4 300 digits; nobody needs a fraction of that.
+DIGITS_MAX = 1000
+
+# One that does not end is taken to the end of the data, without going back: linear for hostile data, too.
+_STRING_RE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+# Tried at the beginning of a run of digits alone: linear, too.
+_LONG_NUMBER_RE = re.compile(rb"(?<![0-9])[0-9]{%d}" % (DIGITS_MAX + 1))
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_OTHERS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def check_bounds(data: bytes, what: str) -> None:
+    """Let JSON pass that every client can read; `what` it is stands in the error.
+
+    Raises: ServiceError ``invalid_argument``.
+    """
+    if deeper_than(data, DEPTH_MAX):
+        raise invalid(f"{what}: nested deeper than {DEPTH_MAX}")
+    if len(data) > DIGITS_MAX and has_long_number(data):
+        raise invalid(f"{what}: a number has more than {DIGITS_MAX} digits")
+
+
+def has_long_number(data: bytes) -> bool:
+    """Tell whether a number in JSON has more than `DIGITS_MAX` digits in a row; text does not count."""
+    if _LONG_NUMBER_RE.search(data) is None:
+        return False
+    return _LONG_NUMBER_RE.search(_STRING_RE.sub(b'""', data)) is not None
+
+
+def deeper_than(data: bytes, limit: int) -> bool:
+    """Tell whether JSON is nested deeper than `limit`; for what is no JSON the answer means nothing."""
+    if data.count(b"[") + data.count(b"{") <= limit:
+        return False
+    brackets = _STRING_RE.sub(b"", data).translate(_BRACKETS, _OTHERS)
+    for _ in range(limit):
+        # Each turn takes the innermost level away.
+        outer = brackets.replace(b"[]", b"")
+        if len(outer) == len(brackets):
+            break
+        brackets = outer
+    return bool(brackets)
