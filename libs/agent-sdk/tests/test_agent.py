@@ -24,6 +24,7 @@ from artcafe_agent import (
     ConfigurationError,
     Disconnected,
     HeartbeatAgent,
+    KeyFormatError,
     Message,
     ReplacedError,
     RevokedError,
@@ -511,12 +512,10 @@ async def test_cancelling_run_says_goodbye(peer: Peer, agent_of: AgentMaker) -> 
     assert socket.of_type("presence")[-1]["status"] == "offline"
 
 
-def test_wrong_arguments_fail_at_once(tmp_path: Path, key: AgentKey) -> None:
+def test_wrong_arguments_fail_at_once(key: AgentKey) -> None:
     """Not when the agent runs."""
     with pytest.raises(ConfigurationError, match="tenant_id"):
         HeartbeatAgent("a", private_key=key)
-    with pytest.raises(ConfigurationError, match="No such file"):
-        HeartbeatAgent("a", tmp_path / "nothing", "t")
     with pytest.raises(ConfigurationError, match="private_key"):
         HeartbeatAgent("a", None, "t")
     with pytest.raises(ConfigurationError, match="server address"):
@@ -525,6 +524,7 @@ def test_wrong_arguments_fail_at_once(tmp_path: Path, key: AgentKey) -> None:
         HeartbeatAgent("a", None, "t", private_key=key).on_message("c")(lambda: None)
 
 
+HANDLER = "def handle(message):\n    print(message.data, flush=True)\n"
 PROGRAM = """
     import sys
     from artcafe_agent import HeartbeatAgent
@@ -567,13 +567,85 @@ async def test_five_line_program_ends_politely(number: signal.Signals, peer: Pee
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert (out, err, process.returncode) == (b"ended\n", b"", 0)
+    assert (out, process.returncode) == (b"ended\n", 0)
+    told = [line.split(" ", 2)[2] for line in err.decode().splitlines()]
+    assert told == [f"INFO connected as {AGENT} to {peer.url}", f"INFO agent {AGENT}: stopped"]
     assert peer.sockets[0].of_type("presence")[-1]["status"] == "offline"
 
 
+async def ended(program: str, *arguments: str) -> tuple[str, int | None]:
+    """Run a program that ends by itself and return its stderr and exit status."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        textwrap.dedent(program),
+        *arguments,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        async with asyncio.timeout(30):
+            _, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return err.decode(), process.returncode
+
+
+async def test_missing_key_is_one_line(tmp_path: Path, peer: Peer) -> None:
+    """A program whose key is not there ends with a line that names the file, not with a traceback."""
+    file = tmp_path / "scout.key"
+    line = f"agent {AGENT}: private key {file}: No such file or directory\n"
+    assert await ended(PROGRAM, str(file), peer.url) == (line, 1)
+    assert peer.sockets == []
+
+
+async def test_refusal_is_one_line(tmp_path: Path, peer: Peer) -> None:
+    """A program with another agent's key says once that it was refused, and ends."""
+    file = tmp_path / "other.key"
+    file.touch(mode=0o600)
+    file.write_bytes(AgentKey.generate().private_bytes())
+    err, status = await ended(PROGRAM, str(file), peer.url)
+    assert err.count("the credentials were refused") == err.count("\n") == 1
+    assert status == 1
+
+
+async def test_log_of_the_program_is_left_alone(tmp_path: Path, peer: Peer, key_file: Path) -> None:
+    """Where a program has set up logging, nothing is written beside it."""
+    setup = "import logging, sys; logging.basicConfig(filename=sys.argv[3], level='INFO')"
+    stopping = "async def handle(message):\n    await agent.stop()\n"
+    program = f"{setup}\n{textwrap.dedent(PROGRAM)}".replace(HANDLER, stopping)
+    file = tmp_path / "log"
+
+    async def stop_it() -> None:
+        await until(lambda: bool(peer.sockets and peer.sockets[0].channels), 30)
+        await peer.sockets[0].deliver("team", "stop")
+
+    result, _ = await asyncio.gather(ended(program, str(key_file), peer.url, str(file)), stop_it())
+    assert result == ("", 0)
+    assert f"connected as {AGENT} to {peer.url}" in file.read_text()
+
+
+async def test_key_is_read_when_the_agent_runs(tmp_path: Path, key: AgentKey, agent_of: AgentMaker) -> None:
+    """A key that is written after the agent was made is used; until then running says what is missing."""
+    file = tmp_path / "late.key"
+    agent = agent_of(private_key_path=file)
+    with pytest.raises(KeyFormatError, match="No such file"):
+        await agent.run(handle_signals=False)
+    assert not agent.is_running
+    file.touch(mode=0o600)
+    file.write_bytes(key.private_bytes())
+    async with running(agent):
+        assert agent.get_connection_health()["is_healthy"]
+
+
 HANGING = """
-    import asyncio, sys
+    import asyncio, signal, sys
     from artcafe_agent import HeartbeatAgent
+
+    # Where the tests run in the background of a shell, SIGINT is ignored by whoever they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     agent = HeartbeatAgent("agent-1", sys.argv[1], "acme", sys.argv[2], stop_grace=1000.0)
 
@@ -587,7 +659,7 @@ HANGING = """
 
 
 async def test_second_interrupt_is_not_polite(peer: Peer, key_file: Path) -> None:
-    """Whoever presses Ctrl-C again does not want to wait for a handler that hangs."""
+    """Whoever presses Ctrl-C again does not want to wait for a handler that hangs; the goodbye is said."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -599,16 +671,19 @@ async def test_second_interrupt_is_not_polite(peer: Peer, key_file: Path) -> Non
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     try:
-        async with asyncio.timeout(20):
-            await until(lambda: bool(peer.sockets and peer.sockets[0].channels), 20)
+        async with asyncio.timeout(60):
+            await until(lambda: bool(peer.sockets and peer.sockets[0].channels), 60)
             await peer.sockets[0].deliver("team", 1)
-            assert process.stdout is not None
+            assert process.stdout is not None and process.stderr is not None
             assert await process.stdout.readline() == b"hanging\n"
-            while process.returncode is None:
-                process.send_signal(signal.SIGINT)
-                await asyncio.sleep(10 * UNIT)
+            process.send_signal(signal.SIGINT)
+            while b"stopping" not in (line := await process.stderr.readline()):
+                assert line
+            process.send_signal(signal.SIGINT)
+            await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
-        await process.communicate()
-    assert process.returncode not in (0, -signal.SIGKILL)
+            await process.communicate()
+    assert process.returncode == -signal.SIGINT
+    assert peer.sockets[0].of_type("presence")[-1]["status"] == "offline"

@@ -161,6 +161,37 @@ def test_tenants_and_their_members(rest: RestPeer) -> None:
     assert rest.seen[1].body == {"user_id": "x|y/z", "role": "viewer"}
 
 
+def test_members_of_the_tenant_that_is_named(rest: RestPeer, capsys: Capture) -> None:
+    """Like `tenants get`: by its name, else by the option."""
+    for tenant_id in ("acme", "other"):
+        rest.on(f"GET /tenants/{tenant_id}/members?limit=100", {"members": [{"user_id": f"of-{tenant_id}"}]})
+    assert main(["tenants", "members", "list", "acme", "--tenant", "other"]) == Exit.OK
+    assert main(["tenants", "members", "list", "--tenant", "other"]) == Exit.OK
+    out = capsys.readouterr().out
+    assert out.index("of-acme") < out.index("of-other")
+
+
+@pytest.mark.parametrize(
+    ("roles", "expected"),
+    [
+        (["platform_admin", "owner"], Exit.OK),
+        (["owner", "platform_admin", "viewer"], Exit.USAGE),
+        (["platform_admin"], Exit.USAGE),
+        ([], Exit.USAGE),
+    ],
+)
+def test_only_tenant_is_found(rest: RestPeer, capsys: Capture, roles: list[str], expected: Exit) -> None:
+    """Of those the person belongs to, on whichever page it is; else the error says what is needed."""
+    rows = [{"tenant_id": f"t{number}", "role": role} for number, role in enumerate(roles)]
+    rest.on("GET /tenants?limit=100", {"tenants": rows[:1], "next_token": "n" if rows[1:] else None})
+    rest.on("GET /tenants?limit=100&next_token=n", {"tenants": rows[1:], "next_token": None})
+    rest.on("GET /tenants/t1/members?limit=100", {"members": [{"user_id": "me"}]})
+    rest.on("GET /tenants/t1", {"tenant_id": "t1"})
+    assert main(["tenants", "members", "list"]) == expected
+    assert main(["tenants", "get"]) == expected
+    assert ("--tenant is needed" in capsys.readouterr().err) is (expected is Exit.USAGE)
+
+
 @pytest.mark.parametrize(
     ("status", "word", "expected"), [(200, "up", Exit.OK), (503, "down", Exit.UNAVAILABLE)]
 )
@@ -205,6 +236,55 @@ def test_usage(rest: RestPeer, capsys: Capture) -> None:
     assert capsys.readouterr().out.splitlines() == ["START  MESSAGES", "T2     3", "total  3"]
     assert main(["usage", "metrics", "--start", "2026-01-01", "--json"]) == Exit.OK
     assert json.loads(capsys.readouterr().out) == metrics
+    nothing = {"metrics": [{"start": "T1", "messages": 0}], "totals": {"messages": 0, "groups": []}}
+    rest.on("GET /usage/metrics?start_date=2026-02-01", nothing)
+    rest.on("GET /usage/metrics?start_date=2026-02-01&group_by=agent", nothing)
+    assert main(["usage", "metrics", "--start", "2026-02-01"]) == Exit.OK
+    assert capsys.readouterr().out.splitlines() == ["START  MESSAGES", "total  0"]
+    assert main(["usage", "metrics", "--start", "2026-02-01", "--group-by", "agent"]) == Exit.OK
+    assert capsys.readouterr().out.splitlines() == ["START  AGENT ID  MESSAGES", "total  -         0"]
+
+
+def test_usage_reconcile(rest: RestPeer, capsys: Capture) -> None:
+    """A day that is different shows both figures, and is an exit code."""
+    equal = {"date": "2026-01-01", "result": "equal", "checked_at": "T"}
+    rest.on("GET /usage/reconciliation", {"days": [equal, {"date": "2026-01-02", "result": "not_compared"}]})
+    assert main(["usage", "reconcile"]) == Exit.OK
+    assert capsys.readouterr().out.splitlines()[1].split() == ["2026-01-01", "equal", "T", *"-----"]
+    different = {"date": "2026-01-03", "result": "different", "checked_at": "T"}
+    different |= {"counted": {"messages": 5}, "recounted": {"messages": 4}}  # type: ignore[dict-item]
+    rest.on(
+        "GET /usage/reconciliation?start_date=2026-01-01&end_date=2026-01-03", {"days": [equal, different]}
+    )
+    arguments = ["usage", "reconcile", "--start", "2026-01-01", "--end", "2026-01-03"]
+    assert main(arguments) == Exit.FAILED
+    lines = [line.split()[:4] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert lines == [["2026-01-03", "counted", "T", "5"], ["2026-01-03", "recounted", "T", "4"]]
+
+
+def test_usage_reconcile_names_agents_and_channels(rest: RestPeer, capsys: Capture) -> None:
+    """What is different only in an agent or a channel is named, and what is not named is counted."""
+    same = {"messages": 5}
+    groups = [
+        {"agent_id": "a1", "counted": {"messages": 1}, "recounted": {"messages": 2}},
+        {"channel_id": "c1", "counted": {"messages": 3}, "recounted": {"messages": 4}},
+    ]
+    day = {"date": "2026-01-03", "result": "different", "checked_at": "T", "counted": same, "recounted": same}
+    numbers = {"agents_different": 8, "channels_different": 1}
+    rest.on("GET /usage/reconciliation", {"days": [{**day, **numbers, "groups": groups}]})
+    assert main(["usage", "reconcile"]) == Exit.FAILED
+    output = capsys.readouterr()
+    assert output.err == "2026-01-03: and 7 more agents that are different\n"
+    lines = [line.split() for line in output.out.splitlines()]
+    assert lines[0][2:9] == ["CHECKED", "AT", "AGENT", "ID", "CHANNEL", "ID", "MESSAGES"]
+    assert [[line[1], *line[3:6]] for line in lines[1:]] == [
+        ["counted", "-", "-", "5"],
+        ["recounted", "-", "-", "5"],
+        ["counted", "a1", "-", "1"],
+        ["recounted", "a1", "-", "2"],
+        ["counted", "-", "c1", "3"],
+        ["recounted", "-", "c1", "4"],
+    ]
 
 
 def test_keygen(capsys: Capture) -> None:

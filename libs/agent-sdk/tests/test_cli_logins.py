@@ -72,6 +72,21 @@ def test_refused_login(rest: RestPeer, capsys: Capture, monkeypatch: pytest.Monk
     assert not Path("config").exists()
 
 
+def test_token_that_is_not_accepted_any_more(
+    rest: RestPeer, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a new start of the server from nothing: the command to log in again is there to be copied."""
+    monkeypatch.delenv("ARTCAFE_TOKEN")
+    LoginStore(Path("config")).put(rest.url, Login(token="old", email="me@example.com"))
+    problem = {"status": 401, "code": "unauthenticated", "detail": "the token is not valid", "instance": "r1"}
+    rest.on("GET /agents?limit=100", problem, 401)
+    assert main(["agents", "list"]) == Exit.NOT_AUTHENTICATED
+    assert capsys.readouterr().err == (
+        "artcafe: unauthenticated: the token is not valid [request r1]: "
+        f"run `artcafe login --server {rest.url} --email me@example.com`\n"
+    )
+
+
 def test_logins_are_kept_by_server(tmp_path: Path) -> None:
     """Each server has its own, and an expired one says so."""
     store = LoginStore(tmp_path / "here")

@@ -133,6 +133,30 @@ async def test_refused_command_is_a_typed_error(peer: Peer, client_of: ClientMak
         assert (await (await peer.socket()).wait_for("unsubscribe"))["channel"] == "open"
 
 
+async def test_refusal_by_the_plan_says_which_limit(peer: Peer, client_of: ClientMaker) -> None:
+    """Plan and numbers are there for programs and for people, waited for or not; it is not worth a retry."""
+    quota = {"resource": "messages_per_month", "current": 10, "limit": 10, "plan": "free"}
+    errors: list[CommandError] = []
+
+    async def refuse(socket: PeerSocket, command: Command) -> bool:
+        if command["type"] == "publish":
+            answer = {"type": "error", "code": "resource_exhausted", "message": "used up", **quota}
+            await socket.send(**answer, id=command.get("id"))
+            return True
+        return False
+
+    peer.hook = refuse
+    async with client_of(on_error=errors.append) as client:
+        await client.publish("room", 1, wait=False)
+        with pytest.raises(
+            CommandError, match=r"used up \(resource messages_per_month, current 10"
+        ) as caught:
+            await client.publish("room", 1)
+    for error in (caught.value, *errors):
+        assert (error.extra, error.temporary) == (quota, False)
+    assert len(errors) == 1
+
+
 async def test_refusal_nobody_waits_for_goes_to_on_error(peer: Peer, client_of: ClientMaker) -> None:
     """An error without an id reaches the listener; one that raises does not hurt the client."""
     errors: list[CommandError] = []

@@ -8,13 +8,20 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from artcafe_agent.client import Client
 from artcafe_agent.connection import utc_text
-from artcafe_agent.errors import ArtcafeError, ClientClosed, CommandError, NotConnected, OutcomeUnknown
+from artcafe_agent.errors import (
+    ArtcafeError,
+    ClientClosed,
+    CommandError,
+    KeyFormatError,
+    NotConnected,
+    OutcomeUnknown,
+)
 from artcafe_agent.handlers import Handler, HandlerFunction
 from artcafe_agent.keys import AgentKey
 from artcafe_agent.protocol import Presence, Published
@@ -25,6 +32,7 @@ from artcafe_agent.subscription import Message, Subscription
 logger = logging.getLogger("artcafe_agent.agent")
 
 STOP_GRACE_SECONDS = 5.0  # for handlers to finish what was received
+QUIET_SECONDS = 1.0  # of it, before a person is told what is waited for
 GOODBYE_TIMEOUT_SECONDS = 2.0
 REFUSED_RETRY_SECONDS = 30.0  # until a refused subscription is asked for again
 
@@ -46,7 +54,8 @@ class HeartbeatAgent:
 
     Args:
         agent_id: The agent.
-        private_key_path: File of its private key; or give ``private_key``.
+        private_key_path: File of its private key, which must be there when the agent runs; or give
+            ``private_key``.
         organization_id: The organisation (tenant).
         websocket_url: ``ws``, ``wss``, ``http`` or ``https`` address of the server, with or without the
             path of its sockets; default is the environment's ARTCAFE_SERVER.
@@ -63,7 +72,7 @@ class HeartbeatAgent:
         tls: For a private certificate authority or client certificates.
 
     Raises:
-        ConfigurationError: An argument is wrong, or the key cannot be used.
+        ConfigurationError: An argument is wrong. That a key cannot be used is told when the agent runs.
     """
 
     def __init__(
@@ -109,8 +118,11 @@ class HeartbeatAgent:
             presence=self._presence("online"),
             tls=tls,
         )
-        # Made now, so that a wrong argument is an error here and not when the agent runs.
-        self._client = self._new_client()
+        # Made now, so that a wrong argument is an error here and not when the agent runs. The key's file may
+        # come later, and `run_forever` has a better way to say that it is missing.
+        self._made: Client | None = None
+        with contextlib.suppress(KeyFormatError):
+            self._made = self._new_client()
 
     @property
     def tenant_id(self) -> str:
@@ -119,8 +131,14 @@ class HeartbeatAgent:
 
     @property
     def client(self) -> Client:
-        """The client underneath, for what this class does not offer."""
-        return self._client
+        """The client underneath, for what this class does not offer.
+
+        Raises:
+            KeyFormatError: The agent's key cannot be used.
+        """
+        if self._made is None:
+            self._made = self._new_client()
+        return self._made
 
     @property
     def is_running(self) -> bool:
@@ -155,27 +173,32 @@ class HeartbeatAgent:
             ConnectionLost: The connection broke meanwhile; whether it was published is unknown.
             AckTimeout: No acknowledgement came in time; likewise.
         """
-        return await self._client.publish(channel, data, wait=wait, timeout=timeout)
+        return await self.client.publish(channel, data, wait=wait, timeout=timeout)
 
     async def run(self, *, handle_signals: bool = True) -> None:
         """Connect and handle messages until `stop` is called.
 
-        In the main thread SIGINT and SIGTERM stop the agent too, unless ``handle_signals`` is false.
+        In the main thread SIGINT and SIGTERM stop the agent too, unless ``handle_signals`` is false. If it is
+        cancelled while it stops, as by a second Ctrl-C under `asyncio.run`, it waits for no handler any more.
 
         Raises:
             StoppedError: The server does not want this agent back; the type says why.
+            KeyFormatError: The agent's key cannot be used.
             ArtcafeError: The connection is away and ``auto_reconnect`` is off.
         """
         if self._running:
             raise ClientClosed("the agent is running already")
+        if self.client.error is not None:
+            self._made = self._new_client()
         self._running = True
         self._stopping = None
-        if self._client.error is not None:
-            self._client = self._new_client()
         signals = on_stop_signal(self._request_stop) if handle_signals else contextlib.nullcontext()
         try:
             with signals:
                 await self._run()
+        except asyncio.CancelledError:
+            self._stop_waiting()
+            raise
         finally:
             await self.stop()
             await _finish(set(self._serving.values()), timeout=0.0)
@@ -183,8 +206,20 @@ class HeartbeatAgent:
             self._running = False
 
     def run_forever(self) -> None:
-        """Run until stopped, for programs without an event loop of their own; errors are those of `run`."""
-        asyncio.run(self.run())
+        """Run until stopped: the whole of a program that is an agent and nothing else.
+
+        Where the program has not set up logging, what happens to the connection is written to stderr. What
+        ends the agent is one line there and exit status 1; a program that handles it calls `run`.
+
+        Raises:
+            SystemExit: `run` raised an `ArtcafeError`, which is its cause.
+        """
+        with _log_on_stderr():
+            try:
+                asyncio.run(self.run())
+            except ArtcafeError as error:
+                told = self._made is not None and error is self._made.error  # in the log already
+                raise SystemExit(1 if told else f"agent {self.agent_id}: {error}") from error
 
     async def stop(self) -> None:
         """Finish what was received (within ``stop_grace`` seconds), say goodbye and close.
@@ -204,13 +239,13 @@ class HeartbeatAgent:
         Times are RFC 3339 UTC; ``seconds_since_ack`` is None before the first acknowledgement.
         ``healthy`` is ``is_healthy`` under the name that older agents read.
         """
-        beats = self._client.heartbeats
-        traffic = self._client.traffic
+        beats = self.client.heartbeats
+        traffic = self.client.traffic
         now = time.monotonic()
-        alive = self._client.is_online and beats is not None and not beats.is_dead(now)
+        alive = self.client.is_online and beats is not None and not beats.is_dead(now)
         acknowledged = beats.last_acknowledged if beats is not None else None
         return {
-            "state": str(self._client.state),
+            "state": str(self.client.state),
             "is_healthy": alive,
             "healthy": alive,
             "last_heartbeat": _wall_time(beats.last_sent if beats is not None else None, now),
@@ -219,17 +254,17 @@ class HeartbeatAgent:
             "connection_id": traffic.connection_id or None,
             "server_id": traffic.server_id or None,
             "connected_at": utc_text(traffic.connected_at) if traffic.connected_at is not None else None,
-            "reconnects": self._client.reconnects,
+            "reconnects": self.client.reconnects,
             "messages_sent": traffic.messages_sent,
             "messages_received": traffic.messages_received,
         }
 
     async def _run(self) -> None:
         try:
-            await self._client.connect()
+            await self.client.connect()
             for handler in self._handlers:
                 self._serve_in_task(handler)
-            await self._client.wait_closed()
+            await self.client.wait_closed()
         except ClientClosed:
             if self._stopping is None:
                 raise
@@ -243,7 +278,7 @@ class HeartbeatAgent:
         """Feed one handler until the agent stops; a refused subscription is asked for again now and then."""
         while self._stopping is None:
             try:
-                subscription = await self._client.subscribe(handler.pattern)
+                subscription = await self.client.subscribe(handler.pattern)
                 self._subscriptions[handler] = subscription
                 async for message in subscription:
                     await _handle(handler, message)
@@ -270,13 +305,25 @@ class HeartbeatAgent:
             else:
                 task.cancel()  # it waits for its subscription
         # A handler that stops the agent is not waited for: it waits for us.
-        await _finish({task for task in self._serving.values() if task is not caller}, self.stop_grace)
-        if self._client.is_online:
+        busy = {task for task in self._serving.values() if task is not caller}
+        quiet = min(QUIET_SECONDS, self.stop_grace)
+        if busy:
+            _, busy = await asyncio.wait(busy, timeout=quiet)
+        if busy and quiet < self.stop_grace:
+            logger.info("stopping: %d handlers have up to %g seconds to finish", len(busy), self.stop_grace)
+        await _finish(busy, self.stop_grace - quiet)
+        if self.client.is_online:
             try:
-                await self._client.presence("offline", timeout=GOODBYE_TIMEOUT_SECONDS)
+                await self.client.presence("offline", timeout=GOODBYE_TIMEOUT_SECONDS)
             except ArtcafeError as problem:
                 logger.info("the goodbye was not acknowledged: %s", problem)
-        await self._client.close()
+        await self.client.close()
+
+    def _stop_waiting(self) -> None:
+        """Where the agent is stopping, give up what handlers still do."""
+        if self._stopping is not None:
+            for task in self._serving.values():
+                task.cancel()
 
     def _policy(self) -> ReconnectPolicy:
         patience = None if self.auto_reconnect else 0.0
@@ -286,6 +333,25 @@ class HeartbeatAgent:
 
     def _presence(self, status: str) -> Presence:
         return Presence(status=status, capabilities=self.capabilities or None, metadata=self.metadata or None)
+
+
+@contextlib.contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Write this package's log to stderr, from INFO on, unless the program has a place for it."""
+    package = logging.getLogger("artcafe_agent")
+    if package.hasHandlers():
+        yield
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = package.level
+    package.addHandler(handler)
+    package.setLevel(level or logging.INFO)
+    try:
+        yield
+    finally:
+        package.setLevel(level)
+        package.removeHandler(handler)
 
 
 async def _handle(handler: Handler, message: Message) -> None:

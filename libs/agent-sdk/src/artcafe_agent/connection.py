@@ -134,7 +134,7 @@ class Connection:
         finally:
             del self._answers[identifier]
         if isinstance(event, Error):
-            raise CommandError(event.code, event.message, _name(command), event.retry_after)
+            raise CommandError(event.code, event.message, _name(command), event.retry_after, event.quota())
         return event
 
     async def close(self) -> None:

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 from artcafe_agent.address import ServerAddress
 from artcafe_agent.connection import reason_of
-from artcafe_agent.errors import ArtcafeError, CommandError, UnexpectedAnswer
+from artcafe_agent.errors import QUOTA_MEMBERS, ArtcafeError, CommandError, UnexpectedAnswer
 from artcafe_agent.opening import next_frame, open_socket
 from artcafe_agent.states import ConnectionMachine, ReconnectPolicy, StateChange, Stop
 
@@ -128,4 +128,5 @@ def _refusal(event: DashboardEvent, command: Mapping[str, Any]) -> CommandError:
         str(event.get("message", "")),
         str(command.get("type", "")),
         float(event.get("retry_after") or 0.0),
+        {name: event[name] for name in QUOTA_MEMBERS if name in event},
     )

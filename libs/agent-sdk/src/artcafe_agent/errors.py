@@ -77,9 +77,7 @@ class ApiError(ArtcafeError):
 
     def __str__(self) -> str:
         text = f"{self.code}: {self.detail}" if self.detail else self.code
-        quota = [f"{name} {self.extra[name]}" for name in QUOTA_MEMBERS if name in self.extra]
-        if quota:
-            text += f" ({', '.join(quota)})"
+        text += _quota_text(self.extra)
         if self.retry_after:
             text += f"; try again in {self.retry_after:g} s"
         if self.request_id:
@@ -88,19 +86,30 @@ class ApiError(ArtcafeError):
 
 
 class CommandError(ArtcafeError):
-    """The server refused one command; the connection is as it was."""
+    """The server refused one command; the connection is as it was.
 
-    def __init__(self, code: str, message: str, command: str = "", retry_after: float = 0.0) -> None:
+    ``extra`` holds ``resource``, ``current``, ``limit`` and ``plan`` where a limit of the plan is the cause.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        command: str = "",
+        retry_after: float = 0.0,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(code, message, command)
         self.code = code
         self.message = message
         self.command = command
         self.retry_after = retry_after
-        self.temporary = code in TEMPORARY_CODES
+        self.extra = dict(extra or {})
+        self.temporary = code in TEMPORARY_CODES and not self.extra
 
     def __str__(self) -> str:
         prefix = f"{self.command}: " if self.command else ""
-        return f"{prefix}{self.code}: {self.message}"
+        return f"{prefix}{self.code}: {self.message}{_quota_text(self.extra)}"
 
 
 class ProtocolError(ArtcafeError):
@@ -225,3 +234,8 @@ def disconnected(code: int, reason: str = "") -> Disconnected:
     if 4500 <= code <= 4999:
         return STOPPED_CODES.get(code, StoppedError)(code, reason)
     return Disconnected(code, reason)
+
+
+def _quota_text(extra: Mapping[str, Any]) -> str:
+    quota = [f"{name} {extra[name]}" for name in QUOTA_MEMBERS if name in extra]
+    return f" ({', '.join(quota)})" if quota else ""

@@ -258,24 +258,29 @@ class ConnectionKeeper:
             for name in self.routes.known_as(notice.channel, notice.subject):
                 tasks.create_task(self._take_away(link, name, why))
         else:
-            error = CommandError(notice.code, notice.message, retry_after=notice.retry_after)
+            quota = notice.quota()
+            error = CommandError(notice.code, notice.message, retry_after=notice.retry_after, extra=quota)
             logger.warning("the server reports: %s", error)
             for listener in self.error_listeners:
                 _call(partial(listener, error))
 
     def _changed(self, change: StateChange) -> None:
-        _log(self.identity.agent_id, change)
+        _log(self.identity, change)
         for listener in self.state_listeners:
             _call(partial(listener, change))
 
 
-def _log(agent_id: str, change: StateChange) -> None:
+def _log(identity: Identity, change: StateChange) -> None:
+    agent_id = identity.agent_id
     if change.current is ConnectionState.WAITING:
         logger.warning("agent %s: %s; next attempt in %.1f s", agent_id, change.error, change.retry_in)
     elif change.current is ConnectionState.FAILED:
         logger.error("agent %s: stopped: %s", agent_id, change.error)
+    elif change.current is ConnectionState.ONLINE:
+        logger.info("connected as %s to %s", agent_id, identity.address)
     else:
-        logger.info("agent %s: %s", agent_id, change.current)
+        level = logging.INFO if change.current is ConnectionState.STOPPED else logging.DEBUG
+        logger.log(level, "agent %s: %s", agent_id, change.current)
 
 
 def _call(listener: Callable[[], None]) -> None:

@@ -18,11 +18,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from artcafe_agent.errors import ArtcafeError
 
+_FIRST_FOLLOWS = "the first manifest follows another one"
+
 CHUNK_BYTES = 1024 * 1024
 
 
 class NotGenuine(ArtcafeError):
     """A file or its manifest is not what the platform has made."""
+
+
+class ReaderMissing(ArtcafeError):
+    """A file cannot be checked, since what reads its form is not installed."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,9 +37,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     version: Literal[1]
     export_id: str
     tenant_id: str
+    start_date: str
+    end_date: str
+    created_at: str
     number: int
     previous_sha256: str | None
-    format: Literal["csv", "jsonl"]
+    format: Literal["csv", "jsonl", "parquet"]
     rows: int
     bytes: int
     totals: dict[str, int]
@@ -42,12 +51,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """A file that is what its manifest says."""
+class Link:
+    """A genuine manifest, and where it was found."""
 
-    file: str
+    found_in: str
     manifest: Manifest
-    totals: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest manifest of a chain, as the server names it; number 0 where there is none yet."""
+
+    number: int
+    sha256: str
 
 
 def read_manifest(signed: str, keys: Mapping[str, str]) -> Manifest:
@@ -80,6 +96,7 @@ def check_file(path: Path, manifest: Manifest) -> dict[str, int]:
 
     Raises:
         NotGenuine: It is not the file that the manifest is about.
+        ReaderMissing: It is a Parquet file, and nothing is installed that reads these.
     """
     hashed, size = hashlib.sha256(), 0
     with path.open("rb") as file:
@@ -90,7 +107,7 @@ def check_file(path: Path, manifest: Manifest) -> dict[str, int]:
         raise NotGenuine("the file was changed: its hash is not the manifest's")
     totals, rows = dict.fromkeys(manifest.totals, 0), 0
     try:
-        for row in _rows(path, manifest.format):
+        for row in _rows(path, manifest.format, list(totals)):
             rows += 1
             for name in totals:
                 totals[name] += int(row[name])
@@ -101,47 +118,77 @@ def check_file(path: Path, manifest: Manifest) -> dict[str, int]:
     return totals
 
 
-def check_chain(checked: Iterable[Checked]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return which files are not linked to the one before, and which manifests were not given."""
+def check_chain(
+    links: Iterable[Link], heads: Mapping[str, Head] | None = None
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return which manifests do not fit into their chain, with the reason, and which are missing.
+
+    ``heads`` are the ends of chains by tenant, where they are known.
+    """
     broken: list[tuple[str, str]] = []
     gaps: list[str] = []
-    chains: dict[str, list[Checked]] = {}
-    for each in checked:
+    chains: dict[str, list[Link]] = {tenant_id: [] for tenant_id in heads or {}}
+    for each in links:
         chains.setdefault(each.manifest.tenant_id, []).append(each)
-    for tenant_id, links in chains.items():
-        links.sort(key=lambda each: each.manifest.number)
-        for before, link in _pairs(links):
-            mine, last = link.manifest, before.manifest if before else None
-            if last is not None and last.export_id == mine.export_id:
+    for tenant_id, chain in chains.items():
+        head = (heads or {}).get(tenant_id)
+        last: Manifest | None = None
+        for link in sorted(chain, key=lambda each: each.manifest.number):
+            mine, number = link.manifest, last.number if last else 0
+            if last is not None and last.signed_sha256 == mine.signed_sha256:
                 continue
-            if last is not None and mine.number == last.number + 1:
-                if mine.previous_sha256 != last.signed_sha256:
-                    broken.append((link.file, f"manifest {mine.number} does not follow {last.number}"))
-            elif mine.number == 1:
-                if mine.previous_sha256 is not None:
-                    broken.append((link.file, "the first manifest follows another one"))
-            elif last is not None and mine.number == last.number:
-                broken.append((link.file, f"there are two manifests {mine.number}"))
-            else:
-                first = last.number + 1 if last else 1
-                gaps.append(f"manifests {first} to {mine.number - 1} of {tenant_id}")
+            if mine.number == number:
+                broken.append((link.found_in, f"there are two manifests {mine.number}"))
+            elif head is not None and mine.number > head.number:
+                broken.append((link.found_in, f"the chain ends with {head.number}, before this manifest"))
+            elif mine.number > number + 1:
+                gaps.append(_gap(number + 1, mine.number - 1, tenant_id))
+            elif mine.previous_sha256 != (last.signed_sha256 if last else None):
+                reason = f"manifest {mine.number} does not follow {number}" if last else _FIRST_FOLLOWS
+                broken.append((link.found_in, reason))
+            last = mine
+        number = last.number if last else 0
+        if head is not None and number < head.number:
+            gaps.append(_gap(number + 1, head.number, tenant_id))
+        elif head is not None and last and number == head.number and last.signed_sha256 != head.sha256:
+            broken.append(
+                (f"head of {tenant_id}", f"manifest {number} is not the one that the chain ends with")
+            )
     return broken, gaps
 
 
-def _pairs(links: Sequence[Checked]) -> Iterator[tuple[Checked | None, Checked]]:
-    before: Checked | None = None
-    for link in links:
-        yield before, link
-        before = link
+def _gap(first: int, last: int, tenant_id: str) -> str:
+    which = f"manifest {first}" if first == last else f"manifests {first} to {last}"
+    return f"{which} of {tenant_id}"
 
 
-def _rows(path: Path, form: str) -> Iterator[Mapping[str, Any]]:
+def _rows(path: Path, form: str, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    if form == "parquet":
+        yield from _parquet_rows(path, names)
+        return
     with path.open(newline="", encoding="utf-8") as file:
         if form == "csv":
             yield from csv.DictReader(file)
         else:
             for line in file:
                 yield msgspec.json.decode(line, type=dict[str, Any])
+
+
+def _parquet_rows(path: Path, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    try:
+        from arro3.io import read_parquet
+    except ImportError:
+        raise ReaderMissing(
+            f"{path} is a Parquet file: pip install 'artcafe-agent[parquet]' to check these"
+        ) from None
+    try:
+        for batch in read_parquet(path):
+            columns = [batch.column(name).to_pylist() for name in names]
+            for values in zip(*columns, strict=True):
+                yield dict(zip(names, values, strict=True))
+    except Exception as problem:
+        # The library has no kind of its own for a file that is none.
+        raise ValueError(str(problem)) from None
 
 
 def _decoded(text: str) -> bytes:

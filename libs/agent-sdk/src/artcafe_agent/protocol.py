@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from artcafe_agent.errors import ProtocolError
+from artcafe_agent.errors import QUOTA_MEMBERS, ProtocolError
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
@@ -124,6 +124,14 @@ class Error(Event, frozen=True, kw_only=True, tag="error"):
     code: str = "internal"
     message: str = ""
     retry_after: float = 0.0
+    resource: str = ""
+    current: int = 0
+    limit: int = 0
+    plan: str = ""
+
+    def quota(self) -> dict[str, Any]:
+        """Return the limit of the plan that was reached, by its members; nothing for other errors."""
+        return {name: getattr(self, name) for name in QUOTA_MEMBERS} if self.resource else {}
 
 
 class Delivery(Event, frozen=True, kw_only=True, tag="message"):

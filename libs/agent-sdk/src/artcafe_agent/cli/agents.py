@@ -21,7 +21,12 @@ KEY_COLUMNS = ("fingerprint", "type", "name", "created_at")
 
 def register(parsers: Parsers) -> None:
     """Declare the commands."""
-    agents = add_group(parsers, "agents", "Agents of an organisation, and their keys.")
+    agents = add_group(
+        parsers,
+        "agents",
+        "Agents of an organisation, and their keys.",
+        "artcafe agents create Greeter --id greeter --new-key ./greeter.key\nartcafe agents list",
+    )
 
     parser = add_command(
         agents, "list", list_agents, "List agents.", "artcafe agents list --status online --json"
@@ -59,7 +64,13 @@ def register(parsers: Parsers) -> None:
     )
     parser.add_argument("agent_id", metavar="AGENT")
 
-    keys = add_group(agents, "keys", "Keys of an agent; with two of them keys are changed without a break.")
+    keys = add_group(
+        agents,
+        "keys",
+        "Keys of an agent; with two of them keys are changed without a break.",
+        "artcafe agents keys add greeter --new-key ./greeter2.key\n"
+        "artcafe agents keys revoke greeter SHA256:uNiVztksCsDhcc0u9e8BrUELKpJ3Lt1dG8vU9W7hXbk",
+    )
     parser = add_command(keys, "list", list_keys, "List an agent's keys.", "artcafe agents keys list greeter")
     parser.add_argument("agent_id", metavar="AGENT")
     parser = add_command(

@@ -17,7 +17,12 @@ MEMBER_COLUMNS = ("agent_id", "role", "auto_subscribe", "created_at")
 
 def register(parsers: Parsers) -> None:
     """Declare the commands."""
-    channels = add_group(parsers, "channels", "Channels of an organisation, and who may use them.")
+    channels = add_group(
+        parsers,
+        "channels",
+        "Channels of an organisation, and who may use them.",
+        'artcafe channels create "Team updates" --id team.updates\nartcafe channels list',
+    )
 
     parser = add_command(channels, "list", list_channels, "List channels.", "artcafe channels list --all")
     add_page_options(parser)
@@ -46,7 +51,13 @@ def register(parsers: Parsers) -> None:
     )
     parser.add_argument("channel_id", metavar="CHANNEL")
 
-    members = add_group(channels, "members", "What single agents may do in a channel.")
+    members = add_group(
+        channels,
+        "members",
+        "What single agents may do in a channel.",
+        "artcafe channels members add team.updates greeter --role subscriber\n"
+        "artcafe channels members list team.updates",
+    )
     parser = add_command(
         members, "list", list_members, "List member rows.", "artcafe channels members list team.updates"
     )

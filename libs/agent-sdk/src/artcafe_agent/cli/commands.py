@@ -72,7 +72,7 @@ def set_common_defaults(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_group(parsers: Parsers, name: str, help: str, run: Command | None = None) -> Parsers:
+def add_group(parsers: Parsers, name: str, help: str, example: str, run: Command | None = None) -> Parsers:
     """Declare a command that has commands; ``run`` is what it does without one."""
     parser = parsers.add_parser(
         name,
@@ -80,7 +80,7 @@ def add_group(parsers: Parsers, name: str, help: str, run: Command | None = None
         description=help,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common_options()],
-        epilog=EXIT_CODES_HELP,
+        epilog=_epilog(example),
     )
     if run is not None:
         parser.set_defaults(run=run)
@@ -97,10 +97,14 @@ def add_command(
         description="\n\n".join(textwrap.fill(text, 78) for text in (help, description) if text),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common_options()],
-        epilog=f"example:\n{textwrap.indent(example, '  ')}\n\n{EXIT_CODES_HELP}",
+        epilog=_epilog(example),
     )
     parser.set_defaults(run=run)
     return parser
+
+
+def _epilog(example: str) -> str:
+    return f"example:\n{textwrap.indent(example, '  ')}\n\n{EXIT_CODES_HELP}"
 
 
 def add_agent_options(parser: argparse.ArgumentParser) -> None:
@@ -116,3 +120,9 @@ def add_page_options(parser: argparse.ArgumentParser) -> None:
         "--limit", type=positive, default=100, metavar="N", help="at most so many (default: 100)"
     )
     parser.add_argument("--all", action="store_true", help="all of them, however many")
+
+
+def add_range(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of a range of days."""
+    parser.add_argument("--start", dest="start_date", metavar="DATE", help="first day, YYYY-MM-DD (UTC)")
+    parser.add_argument("--end", dest="end_date", metavar="DATE", help="last day")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, BinaryIO
@@ -12,11 +13,11 @@ from typing import Any, BinaryIO
 from msgspec import UNSET
 
 from artcafe_agent.address import ServerAddress, check_id
-from artcafe_agent.cli.exits import UsageError
+from artcafe_agent.cli.exits import NotLoggedIn, UsageError
 from artcafe_agent.cli.output import Output
 from artcafe_agent.cli.tokens import LoginStore, config_dir
 from artcafe_agent.client import Client
-from artcafe_agent.errors import UnexpectedAnswer
+from artcafe_agent.errors import ApiError, CredentialsRefused, UnexpectedAnswer
 from artcafe_agent.http import Answer, download, request, request_json
 from artcafe_agent.protocol import Presence
 from artcafe_agent.states import ReconnectPolicy
@@ -61,6 +62,20 @@ class Context:
         """The person's token for the server."""
         return self.logins.token(self.server)
 
+    @contextmanager
+    def as_person(self) -> Iterator[None]:
+        """Say what to do where the server does not accept the person's token.
+
+        Raises:
+            NotLoggedIn: It did not.
+        """
+        try:
+            yield
+        except (ApiError, CredentialsRefused) as refusal:
+            if isinstance(refusal, ApiError) and refusal.code != "unauthenticated":
+                raise
+            raise NotLoggedIn(f"{refusal}: {self.logins.cure(self.server)}") from refusal
+
     def call(
         self,
         method: str,
@@ -72,16 +87,16 @@ class Context:
         """Make one REST call as the person who is logged in, and return the decoded answer.
 
         Raises:
-            NotLoggedIn: Nobody is.
+            NotLoggedIn: Nobody is, or not any more.
             ApiError: The server refused.
             UnexpectedAnswer: What answered is no ArtCafe server.
         """
         given = {"Authorization": f"Bearer {self.token}", **(headers or {})}
         if self.tenant is not None:
             given["X-Tenant-Id"] = self.tenant
-        answer = request_json(
-            method, self.address.api(*segments, query=query), body=body, headers=given, timeout=self.timeout
-        )
+        url = self.address.api(*segments, query=query)
+        with self.as_person():
+            answer = request_json(method, url, body=body, headers=given, timeout=self.timeout)
         if answer is None:
             return {}
         if not isinstance(answer, dict):
@@ -92,14 +107,16 @@ class Context:
         """Write the answer to one REST call, as the person who is logged in, into a file; return its headers.
 
         Raises:
-            NotLoggedIn: Nobody is.
+            NotLoggedIn: Nobody is, or not any more.
             ApiError: The server refused.
             Unreachable: It did not answer to the end.
         """
         given = {"Authorization": f"Bearer {self.token}"}
         if self.tenant is not None:
             given["X-Tenant-Id"] = self.tenant
-        return download(self.address.api(*segments, query=query), into, headers=given, timeout=self.timeout)
+        url = self.address.api(*segments, query=query)
+        with self.as_person():
+            return download(url, into, headers=given, timeout=self.timeout)
 
     def ask(self, method: str, *segments: str, body: Any = UNSET) -> Answer:
         """Make one REST call as nobody in particular."""

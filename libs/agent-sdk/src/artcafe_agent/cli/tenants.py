@@ -9,22 +9,28 @@ from artcafe_agent.cli.commands import Parsers, add_command, add_group, add_page
 from artcafe_agent.cli.context import Context
 from artcafe_agent.cli.exits import UsageError
 from artcafe_agent.cli.output import record
-from artcafe_agent.cli.pages import show_list
+from artcafe_agent.cli.pages import LARGEST_PAGE, show_list
 
 COLUMNS = ("tenant_id", "name", "plan", "status", "agents", "channels", "role")
 MEMBER_COLUMNS = ("user_id", "role", "email", "created_at")
+TENANT_HELP = "default: --tenant, else the only one you belong to"
 ROLES = ("owner", "admin", "member", "viewer", "billing")
 
 
 def register(parsers: Parsers) -> None:
     """Declare the commands."""
-    tenants = add_group(parsers, "tenants", "Organisations, and the people in them.")
+    tenants = add_group(
+        parsers,
+        "tenants",
+        "Organisations, and the people in them.",
+        "artcafe tenants list\nartcafe tenants get acme",
+    )
 
     parser = add_command(tenants, "list", list_tenants, "List your organisations.", "artcafe tenants list")
     add_page_options(parser)
 
     parser = add_command(tenants, "get", get, "Show one organisation.", "artcafe tenants get acme")
-    parser.add_argument("tenant_id", metavar="TENANT", nargs="?", help="default: --tenant")
+    parser.add_argument("tenant_id", metavar="TENANT", nargs="?", help=TENANT_HELP)
 
     parser = add_command(
         tenants, "create", create, "Create an organisation.", "artcafe tenants create Acme --id acme"
@@ -49,10 +55,15 @@ def register(parsers: Parsers) -> None:
     parser.add_argument("tenant_id", metavar="TENANT")
     parser.add_argument("--yes", action="store_true", help="needed: nothing of it can be brought back")
 
-    members = add_group(tenants, "members", "People of an organisation.")
-    parser = add_command(
-        members, "list", list_members, "List people.", "artcafe tenants members list --tenant acme"
+    members = add_group(
+        tenants,
+        "members",
+        "People of an organisation.",
+        "artcafe tenants members list acme\n"
+        "artcafe tenants members add 4be0643f-1d98-573b-97cd-ca98a65347dd --role viewer --tenant acme",
     )
+    parser = add_command(members, "list", list_members, "List people.", "artcafe tenants members list acme")
+    parser.add_argument("tenant_id", metavar="TENANT", nargs="?", help=TENANT_HELP)
     add_page_options(parser)
     parser = add_command(
         members,
@@ -61,7 +72,9 @@ def register(parsers: Parsers) -> None:
         "Add a person.",
         "artcafe tenants members add 4be0643f-1d98-573b-97cd-ca98a65347dd --role viewer --tenant acme",
     )
-    parser.add_argument("user_id", metavar="USER", help="the subject (`sub`) of the person's token")
+    parser.add_argument(
+        "user_id", metavar="USER", help="the `sub` of the person's token, after their issuer's prefix"
+    )
     parser.add_argument("--role", choices=ROLES, default="member")
     parser.add_argument("--email", help="for people to read")
     parser = add_command(
@@ -81,7 +94,7 @@ def list_tenants(context: Context, args: argparse.Namespace) -> None:
 
 def get(context: Context, args: argparse.Namespace) -> None:
     """Show one organisation."""
-    tenant = context.call("GET", "tenants", args.tenant_id or _tenant(context))
+    tenant = context.call("GET", "tenants", _tenant(context, args.tenant_id))
     context.out.result(tenant, _tenant_text(tenant))
 
 
@@ -109,7 +122,9 @@ def delete(context: Context, args: argparse.Namespace) -> None:
 
 def list_members(context: Context, args: argparse.Namespace) -> None:
     """List people."""
-    show_list(context, args, "members", MEMBER_COLUMNS, "tenants", _tenant(context), "members")
+    show_list(
+        context, args, "members", MEMBER_COLUMNS, "tenants", _tenant(context, args.tenant_id), "members"
+    )
 
 
 def add_member(context: Context, args: argparse.Namespace) -> None:
@@ -117,20 +132,33 @@ def add_member(context: Context, args: argparse.Namespace) -> None:
     body = {"user_id": args.user_id, "role": args.role}
     if args.email is not None:
         body["email"] = args.email
-    reply = context.call("POST", "tenants", _tenant(context), "members", body=body)
-    context.out.result(reply, f"{args.user_id} is {args.role} of {_tenant(context)}")
+    tenant_id = _tenant(context)
+    reply = context.call("POST", "tenants", tenant_id, "members", body=body)
+    context.out.result(reply, f"{args.user_id} is {args.role} of {tenant_id}")
 
 
 def remove_member(context: Context, args: argparse.Namespace) -> None:
     """Take a person out."""
-    context.call("DELETE", "tenants", _tenant(context), "members", args.user_id)
-    context.out.result({"removed": args.user_id}, f"removed {args.user_id} from {_tenant(context)}")
+    tenant_id = _tenant(context)
+    context.call("DELETE", "tenants", tenant_id, "members", args.user_id)
+    context.out.result({"removed": args.user_id}, f"removed {args.user_id} from {tenant_id}")
 
 
-def _tenant(context: Context) -> str:
-    if context.tenant is None:
-        raise UsageError("--tenant is needed")
-    return context.tenant
+def _tenant(context: Context, named: str | None = None) -> str:
+    """Return the organisation that is named, else the only one that the person belongs to."""
+    if tenant_id := named or context.tenant:
+        return tenant_id
+    mine: list[str] = []
+    token: str | None = None
+    while len(mine) < 2:
+        page = context.call("GET", "tenants", query={"limit": LARGEST_PAGE, "next_token": token})
+        # A platform administrator is shown all of them, with another role where they do not belong.
+        mine += [each["tenant_id"] for each in page.get("tenants", []) if each.get("role") in ROLES]
+        if (token := page.get("next_token")) is None:
+            break
+    if len(mine) != 1:
+        raise UsageError(f"you belong to {'several organisations' if mine else 'none'}: --tenant is needed")
+    return mine[0]
 
 
 def _tenant_text(tenant: dict[str, Any]) -> str:

@@ -52,10 +52,18 @@ class LoginStore:
             return given
         login = self._read().get(server)
         if login is None:
-            raise NotLoggedIn(f"not logged in at {server}: run `artcafe login --server {server}`")
+            raise NotLoggedIn(f"not logged in at {server}: {self.cure(server)}")
         if login.expires_at and login.expires_at <= (time.time() if now is None else now):
-            raise NotLoggedIn(f"the login at {server} has expired: run `artcafe login --server {server}`")
+            raise NotLoggedIn(f"the login at {server} has expired: {self.cure(server)}")
         return login.token
+
+    def cure(self, server: str) -> str:
+        """Return what to do where there is no token for a server, or one that is not accepted."""
+        if os.environ.get(TOKEN_VARIABLE):
+            return f"put another token into ${TOKEN_VARIABLE}"
+        login = self._read().get(server)
+        email = login.email if login is not None and login.email else "ADDRESS"
+        return f"run `artcafe login --server {server} --email {email}`"
 
     def has(self, server: str) -> bool:
         """Tell whether there is a token for a server, expired or not."""

@@ -64,7 +64,8 @@ async def watch_as_person(
         timeout=context.timeout,
         on_state_change=tell_break(context) if stay else lambda change: None,
     )
-    async with aclosing(feed.events()) as events:  # type: ignore[type-var]
-        async for event in events:
-            if show(event):
-                return
+    with context.as_person():
+        async with aclosing(feed.events()) as events:  # type: ignore[type-var]
+            async for event in events:
+                if show(event):
+                    return
