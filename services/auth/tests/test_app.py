@@ -53,7 +53,9 @@ async def people(tmp_path: Path) -> AsyncIterator[LocalPeople]:
 async def _client(people: LocalPeople | None, **rates: int) -> httpx.AsyncClient:
     clock = ManualClock()
     limits = RateLimits(**({"address_rate": 0, "agent_rate": 0, "login_rate": 0} | rates), clock=clock)
-    listed = Issuer(issuer="https://id.example.com", audiences=("client",), client_id="dashboard")
+    listed = Issuer(
+        issuer="https://id.example.com", audiences=("client",), client_id="dashboard", user_prefix="id:"
+    )
     provider = Provider(listed, FakeFetcher(), clock, allow_http=False)
     provider.endpoints = SignInEndpoints("https://id.example.com/authorize", "https://id.example.com/token")
     unlisted = Issuer(issuer="https://machines.example.com", audiences=("client",))
@@ -179,6 +181,7 @@ async def test_config_tells_how_to_sign_in(client: httpx.AsyncClient) -> None:
                 "issuer": "https://id.example.com",
                 "client_id": "dashboard",
                 "scopes": ["openid", "email"],
+                "user_prefix": "id:",
                 "authorization_endpoint": "https://id.example.com/authorize",
                 "token_endpoint": "https://id.example.com/token",
             }

@@ -9,6 +9,7 @@ from artcafe_auth.config import PREFIX, AuthConfig
 from artcafe_common.config import ConfigError, load
 
 ISSUER = {"issuer": "https://id.example.com/pool", "audiences": ["client"]}
+ACME = {"issuer": "https://login.acme.example", "audiences": ["client"], "user_prefix": "acme:"}
 
 
 def _load(**environment: str) -> AuthConfig:
@@ -93,6 +94,15 @@ def test_issuers_are_read(tmp_path: Path) -> None:
         ([ISSUER | {"jwks_url": "file:///etc/passwd"}], "no https address"),
         ([ISSUER | {"issuer": "https://user:password@id.example.com"}], "no https address"),
         ([ISSUER | {"issuer": "https://[broken"}], "no https address"),
+        ([ISSUER, ACME | {"user_prefix": ""}], "$[1].user_prefix is missing"),
+        ([ISSUER, ACME, ACME | {"issuer": "https://b.example"}], "$[2].user_prefix is another issuer's too"),
+        ([ACME | {"tenant_claims": True}], "$[0].tenant_claims is for all tenants"),
+        ([ISSUER | {"tenant_claims": True, "tenants": ["t1"]}], "$[0].tenant_claims is for all tenants"),
+        ([ACME | {"tenants": ["a.b"]}], "$[0].tenants names no tenant: a.b"),
+        *(
+            ([ACME | {"user_prefix": prefix}], "user_prefix")
+            for prefix in ("acme", ":", "a:b:", "A:", "-a:", "a:\n", "#a:", "a" * 32 + ":")
+        ),
     ],
 )
 def test_wrong_issuers_are_told(content: object, told: str, tmp_path: Path) -> None:
@@ -100,6 +110,21 @@ def test_wrong_issuers_are_told(content: object, told: str, tmp_path: Path) -> N
     (problem,) = _problems(AUTH_ISSUERS_FILE=_file(tmp_path, content))
     assert problem.startswith("AUTH_ISSUERS_FILE is not valid: ")
     assert told in problem
+
+
+def test_issuers_are_told_apart_by_prefixes(tmp_path: Path) -> None:
+    """Any number of issuers is fine where all but one have a prefix."""
+    other = ACME | {"issuer": "https://b.example", "user_prefix": "b-2:"}
+    config = _load(AUTH_ISSUERS_FILE=_file(tmp_path, [ACME | {"tenants": ["acme"]}, ISSUER, other]))
+    assert [issuer.user_prefix for issuer in config.issuers()] == ["acme:", "", "b-2:"]
+    assert [issuer.tenants for issuer in config.issuers()] == [("acme",), (), ()]
+
+
+def test_issuers_beside_the_local_one_have_prefixes(tmp_path: Path) -> None:
+    """The local issuer is the one without."""
+    (problem,) = _problems(**_local(AUTH_ISSUERS_FILE=_file(tmp_path, [ISSUER])))
+    assert problem.endswith("only one issuer has none, and that is the local issuer")
+    assert len(_load(**_local(AUTH_ISSUERS_FILE=_file(tmp_path, [ACME]))).issuers()) == 1
 
 
 def test_missing_file_is_told(tmp_path: Path) -> None:

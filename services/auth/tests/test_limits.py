@@ -1,5 +1,7 @@
 """Rates of what strangers may ask for."""
 
+from collections.abc import Callable
+
 import pytest
 
 from artcafe_auth.limits import RateLimits, client_of
@@ -34,13 +36,29 @@ def test_one_address_cannot_use_up_an_agents_challenges() -> None:
     limits.challenge("t2", "a1", "192.0.2.66")
 
 
+def _exhaust(ask: Callable[..., None], *what: str) -> int:
+    """Ask until it is refused, and return how often it was not."""
+    for number in range(10_000):
+        try:
+            ask(*what)
+        except ServiceError:
+            return number
+    raise AssertionError("never refused")
+
+
 def test_agents_challenges_are_limited_over_all_addresses() -> None:
-    """Many addresses together reach a limit too."""
-    limits = _limits(agent_rate=2)
-    for number in range(20):
-        limits.challenge("t1", "a1", f"192.0.2.{number}")
-    with pytest.raises(ServiceError):
-        limits.challenge("t1", "a1", "192.0.2.99")
+    """Beyond what each address has to itself, many together reach a limit: with 60 a minute, at 600."""
+    limits = _limits(agent_rate=60)
+    got = [_exhaust(limits.challenge, "t1", "a1", f"192.0.2.{n}") for n in range(100)]
+    assert got == [60] * 12 + [10] * 88
+
+
+def test_no_number_of_addresses_keeps_an_agent_out() -> None:
+    """Whatever others have used up, an address that has not asked yet gets its challenges."""
+    limits = _limits(agent_rate=60)
+    for number in range(200):
+        _exhaust(limits.challenge, "t1", "a1", f"198.51.100.{number}")
+    assert _exhaust(limits.challenge, "t1", "a1", "192.0.2.1") == 10
 
 
 def test_address_is_limited_over_all_agents() -> None:
@@ -65,15 +83,23 @@ def test_unknown_address_is_no_address() -> None:
 
 def test_logins_are_limited_by_email_and_by_address() -> None:
     """Guessing one person's password from everywhere, or everyone's from one place, is slowed down."""
-    limits = _limits(login_rate=3)
-    for number in range(3):
-        limits.login("a@example.com", f"192.0.2.{number}")
-    with pytest.raises(ServiceError):
-        limits.login("a@example.com", "192.0.2.9")
-    for number in range(3):
+    limits = _limits(login_rate=30)
+    got = [_exhaust(limits.login, "a@example.com", f"192.0.2.{n}") for n in range(4)]
+    # Five from each address, and thirty that they share.
+    assert got == [30, 10, 5, 5]
+    for number in range(30):
         limits.login(f"{number}@example.com", "192.0.2.50")
     with pytest.raises(ServiceError):
-        limits.login("9@example.com", "192.0.2.50")
+        limits.login("30@example.com", "192.0.2.50")
+
+
+def test_wrong_passwords_of_others_do_not_lock_a_person_out() -> None:
+    """Whoever guesses at an account, its owner signs in at an address of their own."""
+    limits = _limits(login_rate=30)
+    for number in range(50):
+        _exhaust(limits.login, "a@example.com", f"198.51.100.{number}")
+    for _ in range(5):
+        limits.login("a@example.com", "192.0.2.1")
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,23 @@ def test_rsa_keys_of_other_sizes_are_refused(exponent: int, bits: int) -> None:
         parse_public_key(line)
 
 
+@pytest.mark.parametrize("kind", [public_keys.ED25519, public_keys.SK_ED25519])
+@pytest.mark.parametrize("point", [b"\x01" + bytes(31), bytes(32), b"\xee" + b"\xff" * 31, b"\xff" * 32])
+def test_keys_that_anybody_can_sign_for_are_refused(kind: str, point: bytes) -> None:
+    """A point of low order, however it is spelt, is nobody's key: also where it was registered before."""
+    rest = string(b"ssh:") if kind == public_keys.SK_ED25519 else b""
+    with pytest.raises(UnusableKey):
+        parse_public_key(_line(kind, string(kind.encode()) + string(point) + rest))
+
+
+@pytest.mark.parametrize(("exponent", "modulus"), [(65537, 2**2047), (1, 2**2047 + 1), (2**33, 2**2047 + 1)])
+def test_rsa_keys_of_odd_numbers_are_refused(exponent: int, modulus: int) -> None:
+    """An even modulus, and an exponent that no tool chooses, are no key."""
+    parts = [string(b"\x00" + n.to_bytes((n.bit_length() + 7) // 8)) for n in (exponent, modulus)]
+    with pytest.raises(UnusableKey):
+        parse_public_key(_line("ssh-rsa", string(b"ssh-rsa") + b"".join(parts)))
+
+
 @patient
 @given(st.binary(max_size=200), st.sampled_from(["ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", ""]))
 def test_any_bytes_are_a_key_or_refused(data: bytes, kind: str) -> None:

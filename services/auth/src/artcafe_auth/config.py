@@ -48,17 +48,24 @@ class AuthConfig(SharedConfig, frozen=True, kw_only=True):
     ] = 3000
     agent_rate: Annotated[
         int,
-        describe("Challenges a minute for one agent from one address, ten times that from all; 0: no limit"),
+        describe(
+            "Challenges a minute for one agent from one address. Beyond a sixth of it, which each address has"
+            " to itself, all addresses share ten times as many; 0: no limit"
+        ),
         Meta(ge=0),
     ] = 60
     login_rate: Annotated[
         int,
-        describe("Attempts to sign in a minute for one e-mail, and from one address; 0: no limit"),
+        describe(
+            "Attempts to sign in a minute from one address; and for one e-mail from all addresses, beyond a"
+            " sixth of it that each address has to itself; 0: no limit"
+        ),
         Meta(ge=0),
     ] = 30
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot work. Raises: ConfigError."""
+        super().__post_init__()
         problems = [*self._local_problems(), *self._issuers_problems()]
         if problems:
             raise ConfigError(problems)
@@ -72,7 +79,7 @@ class AuthConfig(SharedConfig, frozen=True, kw_only=True):
         """Read the trusted issuers, none where no file is named. Raises: IssuersError."""
         if self.issuers_file is None:
             return []
-        return read_issuers(self.issuers_file, allow_http=self.development)
+        return read_issuers(self.issuers_file, allow_http=self.development, beside_local=self.local_issuer)
 
     def _local_problems(self) -> list[str]:
         if not self.local_issuer:

@@ -82,11 +82,15 @@ class KeySet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IssuerConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a dashboard signs in at one issuer: authorization code with PKCE."""
+    """How a dashboard signs in at one issuer: authorization code with PKCE.
+
+    `user_prefix` stands before the tokens' ``sub`` in the ids of its people; missing where it is empty.
+    """
 
     issuer: str
     client_id: str
     scopes: list[str]
+    user_prefix: str = ""
     authorization_endpoint: str | None = None
     token_endpoint: str | None = None
     end_session_endpoint: str | None = None
@@ -165,6 +169,7 @@ class Handlers:
                 issuer=provider.issuer.issuer,
                 client_id=provider.issuer.client_id,
                 scopes=list(provider.issuer.scopes),
+                user_prefix=provider.issuer.user_prefix,
                 authorization_endpoint=provider.endpoints.authorization,
                 token_endpoint=provider.endpoints.token,
                 end_session_endpoint=provider.endpoints.end_session,

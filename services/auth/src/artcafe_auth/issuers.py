@@ -4,6 +4,9 @@ The file is a JSON list of objects with the fields of `Issuer`. Amazon Cognito, 
 
     [{"issuer": "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_AbCdEf", "audiences": ["<client id>"],
       "token_uses": ["id", "access"], "client_id": "<client id>"}]
+
+Of several issuers all but one have a ``user_prefix``: what one of them calls its people is not to be mistaken
+for what another does.
 """
 
 from __future__ import annotations
@@ -14,8 +17,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from artcafe_common.ids import is_token
+
 Algorithm = Literal["RS256", "ES256", "EdDSA"]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
+# With a colon at the end and none before it, no prefix begins with another one.
+UserPrefix = Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9][a-z0-9-]{0,30}:)?\Z")]
 
 FILE_BYTES_MAX = 1024 * 1024
 
@@ -25,8 +32,10 @@ class Issuer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     ``audiences`` are the accepted ``aud`` (or ``client_id``) values, ``token_uses`` those of ``token_use``
     where the issuer has that claim. Without ``jwks_url`` it is taken from the issuer's discovery document.
-    ``tenant_claims`` says whether the issuer's own tenant and role claims are believed: only where its users
-    cannot write them. ``client_id`` and ``scopes`` are what a dashboard signs in with.
+    ``user_prefix`` stands before each ``sub`` in the ids of the issuer's people. ``tenants`` are those whose
+    people the issuer may name by its own tenant and role claims; ``tenant_claims`` lets it name anybody's,
+    and is for the platform's own issuer, where its users cannot write them. ``client_id`` and ``scopes`` are
+    what a dashboard signs in with.
     """
 
     issuer: Text
@@ -34,7 +43,9 @@ class Issuer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     algorithms: Annotated[tuple[Algorithm, ...], msgspec.Meta(min_length=1)] = ("RS256", "ES256", "EdDSA")
     token_uses: tuple[Text, ...] = ()
     jwks_url: Text | None = None
+    user_prefix: UserPrefix = ""
     tenant_claims: bool = False
+    tenants: tuple[str, ...] = ()
     client_id: Text | None = None
     scopes: tuple[Text, ...] = ("openid", "email")
 
@@ -52,8 +63,8 @@ class IssuersError(Exception):
         self.problems = problems
 
 
-def read_issuers(path: str, *, allow_http: bool) -> list[Issuer]:
-    """Read and check the file. Raises: IssuersError."""
+def read_issuers(path: str, *, allow_http: bool, beside_local: bool = False) -> list[Issuer]:
+    """Read and check the file, whose issuers may stand beside the local one. Raises: IssuersError."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -66,7 +77,8 @@ def read_issuers(path: str, *, allow_http: bool) -> list[Issuer]:
         raise IssuersError([f"{path}: {error}"]) from None
     except UnicodeDecodeError:
         raise IssuersError([f"{path}: not UTF-8"]) from None
-    if problems := _problems(issuers, allow_http=allow_http):
+    problems = _problems(issuers, allow_http=allow_http)
+    if problems := problems or _identity_problems(issuers, beside_local=beside_local):
         raise IssuersError(problems)
     return issuers
 
@@ -92,4 +104,32 @@ def _problems(issuers: list[Issuer], *, allow_http: bool) -> list[str]:
         if issuer.issuer in seen:
             problems.append(f"$[{number}].issuer is listed twice: {issuer.issuer}")
         seen.add(issuer.issuer)
+    return problems
+
+
+def _identity_problems(issuers: list[Issuer], *, beside_local: bool) -> list[str]:
+    """Tell where people of two issuers could be taken for one another, or an issuer for too much."""
+    problems = []
+    bare = "the local issuer" if beside_local else None
+    seen: set[str] = set()
+    for number, issuer in enumerate(issuers):
+        prefix = issuer.user_prefix
+        if not prefix and bare is not None:
+            problems.append(
+                f"$[{number}].user_prefix is missing: only one issuer has none, and that is {bare}"
+            )
+        elif not prefix:
+            bare = f"$[{number}]"
+        elif prefix in seen:
+            problems.append(f"$[{number}].user_prefix is another issuer's too: {prefix}")
+        seen.add(prefix)
+        problems += [
+            f"$[{number}].tenants names no tenant: {tenant_id}"
+            for tenant_id in issuer.tenants
+            if not is_token(tenant_id)
+        ]
+        if issuer.tenant_claims and (prefix or issuer.tenants):
+            problems.append(
+                f"$[{number}].tenant_claims is for all tenants: leave it out and list some in tenants"
+            )
     return problems

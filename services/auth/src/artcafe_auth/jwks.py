@@ -8,10 +8,10 @@ from typing import Any
 
 import jwt
 
+from artcafe_common.public_keys import is_sound_ed25519, is_sound_rsa
+
 KEYS_MAX = 100
 KEY_ID_MAX_LENGTH = 512
-RSA_BITS_MIN = 2048
-RSA_BITS_MAX = 8192
 
 PublicJwk = dict[str, str | list[str] | bool]
 
@@ -63,7 +63,11 @@ def _public_signing_key(entry: Any) -> PublicJwk | None:
 
 def _is_sound(key: PublicJwk) -> bool:
     try:
-        if key["kty"] == "RSA" and not RSA_BITS_MIN <= _bits(str(key["n"])) <= RSA_BITS_MAX:
+        if key["kty"] == "RSA":
+            numbers = {"exponent": _number(str(key["e"])), "modulus": _number(str(key["n"]))}
+            if not is_sound_rsa(**numbers):
+                return False
+        elif key["kty"] == "OKP" and not is_sound_ed25519(_bytes(str(key["x"]))):
             return False
         jwt.PyJWK(dict(key), str(key["alg"]))
     except (jwt.PyJWTError, binascii.Error, ValueError):
@@ -71,5 +75,9 @@ def _is_sound(key: PublicJwk) -> bool:
     return True
 
 
-def _bits(text: str) -> int:
-    return int.from_bytes(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))).bit_length()
+def _number(text: str) -> int:
+    return int.from_bytes(_bytes(text))
+
+
+def _bytes(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -13,5 +13,7 @@ LOGINS = Counter("artcafe_auth_logins_total", "Attempts to sign in by what becam
 RATE_LIMITED = Counter("artcafe_auth_rate_limited_total", "Requests refused by a rate limit", ["limit"])
 KEY_FETCHES = Counter("artcafe_auth_key_fetches_total", "Fetches of an issuer's keys", ["issuer", "outcome"])
 KEYS_FETCHED_AT = Gauge(
-    "artcafe_auth_keys_fetched_timestamp_seconds", "When an issuer's keys were last fetched", ["issuer"]
+    "artcafe_auth_keys_fetched_timestamp_seconds",
+    "When an issuer's keys were last fetched; 0: never yet",
+    ["issuer"],
 )

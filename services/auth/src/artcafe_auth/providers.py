@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from artcafe_auth import metrics
 from artcafe_auth.fetcher import Fetcher, FetchError
 from artcafe_auth.issuers import Issuer, is_acceptable_url
@@ -54,6 +56,8 @@ class Provider:
         self._fetched_at: float | None = None
         self._tried_at: float | None = None
         self._running: asyncio.Task[bool] | None = None
+        # There before the first success, or nobody would be told of an issuer that was never reached.
+        metrics.KEYS_FETCHED_AT.labels(issuer.issuer).set(0)
 
     @property
     def keys(self) -> list[PublicJwk]:
@@ -71,6 +75,8 @@ class Provider:
             algorithms=list(self.issuer.algorithms),
             token_uses=list(self.issuer.token_uses),
             tenant_claims=self.issuer.tenant_claims,
+            user_prefix=self.issuer.user_prefix,
+            tenants=list(self.issuer.tenants),
             sign_in_urls=[self.endpoints.token] if self.issuer.client_id and self.endpoints.token else [],
         )
 
@@ -192,7 +198,13 @@ class Providers:
             issuers.append(self._local)
         if not any(issuer.keys for issuer in issuers):
             raise unavailable("identity provider")
-        return Jwks(issuers=issuers)
+        prefixes = [issuer.user_prefix for issuer in issuers if issuer.user_prefix]
+        return Jwks(
+            issuers=[
+                issuer if issuer.user_prefix else msgspec.structs.replace(issuer, foreign_prefixes=prefixes)
+                for issuer in issuers
+            ]
+        )
 
     async def check(self) -> None:
         """Raise unless every issuer has keys: for readiness."""

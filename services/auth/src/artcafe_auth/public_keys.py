@@ -1,6 +1,7 @@
 """The public keys of agents: OpenSSH's one-liners, and what checks a signature by them.
 
-Accepted are Ed25519, ECDSA on P-256 and P-384, RSA from 2048 bits, and the two kinds of hardware keys.
+Accepted are Ed25519, ECDSA on P-256 and P-384, RSA from 2048 bits, and the two kinds of hardware keys; of all
+of them only keys that somebody can hold alone (`artcafe_common.public_keys`).
 """
 
 from __future__ import annotations
@@ -16,12 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from artcafe_auth.ssh_wire import Reader, WireError
+from artcafe_common.public_keys import is_sound_ed25519, is_sound_rsa
 
 LINE_MAX_LENGTH = 8192
-RSA_BITS_MIN = 2048
-# A verification costs the square of its size: nobody may choose it at will.
-RSA_BITS_MAX = 8192
-RSA_EXPONENT_MAX = 2**32
 
 ED25519 = "ssh-ed25519"
 RSA = "ssh-rsa"
@@ -132,7 +130,10 @@ def _read(blob: bytes) -> PublicKey:
     application = b""
     verifier: Verifier
     if kind in (ED25519, SK_ED25519):
-        verifier = ed25519.Ed25519PublicKey.from_public_bytes(reader.string())
+        point = reader.string()
+        if not is_sound_ed25519(point):
+            raise WireError("no point that is a key")
+        verifier = ed25519.Ed25519PublicKey.from_public_bytes(point)
     elif kind in CURVES:
         curve = CURVES[kind]
         if reader.string() != curve.name:
@@ -149,6 +150,6 @@ def _read(blob: bytes) -> PublicKey:
 
 
 def _rsa(*, exponent: int, modulus: int) -> rsa.RSAPublicKey:
-    if not RSA_BITS_MIN <= modulus.bit_length() <= RSA_BITS_MAX or exponent > RSA_EXPONENT_MAX:
-        raise WireError("an RSA key of this size is not accepted")
+    if not is_sound_rsa(exponent=exponent, modulus=modulus):
+        raise WireError("an RSA key of these numbers is not accepted")
     return rsa.RSAPublicNumbers(exponent, modulus).public_key()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
-
-from botocore.exceptions import BotoCoreError, ClientError
+from typing import Any
 
 from artcafe_auth.agents import AgentProofs
 from artcafe_auth.app import SERVICE, create_auth_app, serve_bus
-from artcafe_auth.config import AuthConfig
+from artcafe_auth.config import PREFIX, AuthConfig
 from artcafe_auth.fetcher import HttpFetcher
 from artcafe_auth.handlers import Handlers
 from artcafe_auth.limits import RateLimits
@@ -28,12 +26,12 @@ from artcafe_common.contracts.registry import GET_AGENT, AgentInfo, GetAgent
 from artcafe_common.dynamo import Dynamo
 from artcafe_common.errors import unavailable
 from artcafe_common.health import Readiness
-from artcafe_common.http.server import listening_socket, serve_http
+from artcafe_common.http.server import serve_http
 from artcafe_common.service import StartError
+from artcafe_common.starting import Starting, bind, cancel_all
 
 logger = logging.getLogger(__name__)
 
-STORE_RETRY_SECONDS = 1.0
 # Less than what gateways wait for auth, so that they learn who did not answer.
 REGISTRY_TIMEOUT_SECONDS = 3.0
 
@@ -42,9 +40,10 @@ async def run(config: AuthConfig, stop: asyncio.Event, clock: Clock | None = Non
     """Serve until `stop` is set. Raises: StartError."""
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
-        bound = stack.enter_context(_bind(config))
+        bound = stack.enter_context(bind(PREFIX, "HTTP", config.http_host, config.http_port))
+        starting = Starting(SERVICE, config, bound, stop)
         dynamo = await stack.enter_async_context(connect_store(config))
-        bus = await _open_bus(config, stop)
+        bus = await starting.open_bus()
         if bus is None:
             return
         stack.push_async_callback(bus.close_gracefully)
@@ -72,13 +71,21 @@ async def run(config: AuthConfig, stop: asyncio.Event, clock: Clock | None = Non
         app = create_auth_app(handlers, readiness)
         await stack.enter_async_context(serve_bus(bus, handlers, readiness))
         async with asyncio.TaskGroup() as group:
-            background = [group.create_task(providers.run()), group.create_task(_drain_on(stop, readiness))]
+            background: list[asyncio.Task[Any]] = [
+                group.create_task(providers.run()),
+                group.create_task(_drain_on(stop, readiness)),
+            ]
             if config.create_tables:
-                background.append(group.create_task(_create_tables(dynamo)))
+                # Readiness is false until they are there.
+                background.append(group.create_task(_make_tables(starting, dynamo)))
             logger.info("service_ready", extra={"http_port": bound.getsockname()[1]})
             await serve_http(app.asgi, bound, stop)
-            for task in background:
-                task.cancel()
+            await cancel_all(background)
+
+
+async def _make_tables(starting: Starting, dynamo: Dynamo) -> None:
+    await starting.tables_made(dynamo, TABLES)
+    await starting.keep_tables(dynamo, TABLES)
 
 
 def connect_store(config: AuthConfig) -> AbstractAsyncContextManager[Dynamo]:
@@ -86,33 +93,6 @@ def connect_store(config: AuthConfig) -> AbstractAsyncContextManager[Dynamo]:
     return Dynamo.connect(
         region=config.aws_region, endpoint_url=config.aws_endpoint_url, prefix=config.table_prefix
     )
-
-
-def _bind(config: AuthConfig) -> socket.socket:
-    try:
-        return listening_socket(config.http_host, config.http_port)
-    except OSError as error:
-        place = f"{config.http_host}:{config.http_port}"
-        raise StartError(f"AUTH_HTTP_HOST, AUTH_HTTP_PORT: {place}: {error.strerror}") from None
-
-
-async def _open_bus(config: AuthConfig, stop: asyncio.Event) -> Bus | None:
-    """Wait for NATS; return None where the service is told to stop before it is there."""
-    opening = asyncio.create_task(
-        Bus.open(
-            config.nats_url,
-            name=f"{SERVICE}:{config.server_id}",
-            user=config.nats_user,
-            password=config.nats_password.reveal() if config.nats_password else None,
-        )
-    )
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        return opening.result() if opening.done() else None
-    finally:
-        for task in (opening, stopping):
-            task.cancel()
 
 
 def _local_people(
@@ -156,14 +136,3 @@ def _readiness(config: AuthConfig, dynamo: Dynamo, bus: Bus, providers: Provider
 async def _drain_on(stop: asyncio.Event, readiness: Readiness) -> None:
     await stop.wait()
     readiness.drain()
-
-
-async def _create_tables(dynamo: Dynamo) -> None:
-    """Create the missing tables as soon as the store is there; readiness is false until then."""
-    while True:
-        try:
-            await dynamo.create_tables(TABLES)
-            return
-        except (BotoCoreError, ClientError, OSError, TimeoutError) as error:
-            logger.warning("tables_not_created", extra={"error": type(error).__name__})
-            await asyncio.sleep(STORE_RETRY_SECONDS)

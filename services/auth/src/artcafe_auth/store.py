@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 
 from artcafe_common.dynamo import ConditionFailed, Dynamo, TableSpec
 
-CHALLENGES = TableSpec("Challenges", "id", ttl="expires_at")
+CHALLENGES = TableSpec("Challenges", "id", ttl="expires_at", recovery=False)
 LOCAL_USERS = TableSpec("local-users", "email")
 TABLES = (CHALLENGES, LOCAL_USERS)
 
