@@ -1,5 +1,7 @@
 """How much of what is stated is kept."""
 
+from typing import Any
+
 import pytest
 
 from artcafe_common.errors import ServiceError
@@ -15,6 +17,14 @@ LARGEST = {"k": "x" * (METADATA_BYTES_MAX - 8)}
 TOO_LARGE = {"k": "x" * (METADATA_BYTES_MAX - 7)}
 
 
+def nested(depth: int) -> dict[str, Any]:
+    """Return metadata of so many levels."""
+    found: dict[str, Any] = {}
+    for _ in range(depth - 1):
+        found = {"k": found}
+    return found
+
+
 def test_metadata_is_bounded_by_its_bytes() -> None:
     """The largest that is kept passes, one byte more is refused in a request and dropped from an agent."""
     assert check_metadata(LARGEST) is LARGEST
@@ -25,6 +35,12 @@ def test_metadata_is_bounded_by_its_bytes() -> None:
         check_metadata(TOO_LARGE)
     with pytest.raises(ServiceError):
         check_metadata({"k": "é" * (METADATA_BYTES_MAX // 2)})
+
+
+def test_metadata_of_agents_is_bounded_by_its_depth() -> None:
+    """What is nested deeper than everybody can read is dropped."""
+    assert bounded_metadata(nested(64)) == nested(64)
+    assert bounded_metadata(nested(65)) is None
 
 
 def test_capabilities_are_bounded_in_number_and_length() -> None:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from artcafe_common.contracts.registry import Limits
-from artcafe_registry.domain.plans import PLANS, PlanName, limits_of, quota_error
+from artcafe_registry.domain.plans import PLANS, PlanName, limits_of
 from artcafe_registry.wire import LimitChanges
 
 
@@ -47,15 +47,6 @@ def test_overrides_stand_in_for_the_plans_limits() -> None:
 def test_unknown_plan_counts_as_free() -> None:
     """A plan that a newer version wrote gives no more than the least."""
     assert limits_of("platinum", {}) == PLANS["free"]
-
-
-def test_quota_error_carries_the_numbers() -> None:
-    """A reached limit is HTTP 402 with resource, current, limit and plan."""
-    error = quota_error("messages_per_month", 10_000, 10_000, "free")
-    assert error.http_status == 402
-    assert error.detail == "the plan free allows 10000 messages per month"
-    assert error.quota is not None
-    assert msgspec.structs.astuple(error.quota) == ("messages_per_month", 10_000, 10_000, "free")
 
 
 def test_limits_of_a_request_are_those_of_the_contract() -> None:

@@ -26,6 +26,7 @@ EXPECTED = {
     "GET /channels/{channel_id}": "channels:read",
     "PUT /channels/{channel_id}": "channels:write",
     "DELETE /channels/{channel_id}": "channels:write",
+    "GET /agents/{agent_id}/channels": "channels:read",
     "GET /channels/{channel_id}/members": "channels:read",
     "GET /channels/{channel_id}/members/{agent_id}": "channels:read",
     "PUT /channels/{channel_id}/members/{agent_id}": "channels:write",

@@ -47,7 +47,28 @@ def test_fingerprint_is_what_ssh_keygen_says(kind: str, tmp_path: Path) -> None:
     assert printed.split()[1] == parse_public_key(path.read_text()).fingerprint
 
 
+def _string(data: bytes) -> bytes:
+    return len(data).to_bytes(4) + data
+
+
+def _number(value: int) -> bytes:
+    return _string(value.to_bytes(value.bit_length() // 8 + 1))
+
+
+def _written(kind: str, *fields: bytes) -> str:
+    """Return a line that nobody's tool would write."""
+    return f"{kind} {base64.b64encode(_string(kind.encode()) + b''.join(fields)).decode()}"
+
+
 REFUSED = {
+    "neutral point": _written("ssh-ed25519", _string(b"\x01" + bytes(31))),
+    "point of order 4": _written("ssh-ed25519", _string(bytes(32))),
+    "neutral point, spelt otherwise": _written("ssh-ed25519", _string(b"\xee" + b"\xff" * 31)),
+    "number beyond the field": _written("ssh-ed25519", _string(b"\xff" * 32)),
+    "even modulus": _written("ssh-rsa", _number(65537), _number(2**2047)),
+    "even exponent": _written("ssh-rsa", _number(65536), _number(2**2047 + 1)),
+    "exponent of one": _written("ssh-rsa", _number(1), _number(2**2047 + 1)),
+    "huge exponent": _written("ssh-rsa", _number(2**2000 + 1), _number(2**2047 + 1)),
     "short RSA": _line(rsa.generate_private_key(65537, 1024).public_key()),
     "other curve": _line(ec.generate_private_key(ec.SECP521R1()).public_key()),
     "empty": "",

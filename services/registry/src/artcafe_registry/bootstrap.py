@@ -1,4 +1,4 @@
-"""Commands beside serving: the tables, and the first tenant with its owner."""
+"""The command beside serving: the first tenant with its owner."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from artcafe_common.clock import SystemClock, rfc3339
 from artcafe_common.errors import ErrorCode, ServiceError
 from artcafe_common.ids import check_tenant_id
 from artcafe_common.roles import PlatformRole, Role
+from artcafe_common.tables import care_of
 from artcafe_registry.changes import Changes
 from artcafe_registry.config import CommandConfig
 from artcafe_registry.domain.records import Member, Tenant
@@ -32,12 +33,7 @@ class FirstTenant:
     owner_user_id: str
     platform_admin: bool
     auto_create_channels: bool
-
-
-async def create_tables(config: CommandConfig) -> None:
-    """Create the tables that are missing."""
-    async with connect_store(config) as dynamo:
-        await dynamo.create_tables(TABLES)
+    owner_email: str = ""
 
 
 async def bootstrap(config: CommandConfig, wanted: FirstTenant) -> None:
@@ -48,7 +44,7 @@ async def bootstrap(config: CommandConfig, wanted: FirstTenant) -> None:
     check_tenant_id(wanted.tenant_id)
     async with connect_store(config) as dynamo:
         if config.create_tables:
-            await dynamo.create_tables(TABLES)
+            await dynamo.create_tables(TABLES, care_of(config, "registry"))
         store = Store(dynamo)
         made = await _make_tenant(store, wanted)
         if wanted.platform_admin:
@@ -62,6 +58,7 @@ async def _make_tenant(store: Store, wanted: FirstTenant) -> bool:
         tenant_id=wanted.tenant_id,
         user_id=wanted.owner_user_id,
         role=Role.OWNER,
+        email=wanted.owner_email,
         created_at=now,
         updated_at=now,
     )
@@ -80,6 +77,10 @@ async def _make_tenant(store: Store, wanted: FirstTenant) -> bool:
     except ServiceError as error:
         if error.code != ErrorCode.ALREADY_EXISTS:
             raise
+    if await store.tenants.get(wanted.tenant_id) is None:
+        raise ServiceError(
+            ErrorCode.FAILED_PRECONDITION, "a tenant of this id was deleted, and ids are not used again"
+        )
     try:
         await store.members.add(owner)
     except ServiceError as error:

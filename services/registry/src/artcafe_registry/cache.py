@@ -32,9 +32,11 @@ class Cache(Generic[KeyT, ValueT]):
         self._hits = metrics.CACHE_READS.labels(kind, "hit")
         self._misses = metrics.CACHE_READS.labels(kind, "miss")
 
-    async def get(self, key: KeyT, load: Callable[[], Awaitable[ValueT | None]]) -> ValueT | None:
-        """Return the value of a key, loaded where it is not known."""
-        entry = self._entries.get(key)
+    async def get(
+        self, key: KeyT, load: Callable[[], Awaitable[ValueT | None]], *, fresh: bool = False
+    ) -> ValueT | None:
+        """Return the value of a key, loaded where it is not known, or where it must be `fresh`."""
+        entry = None if fresh else self._entries.get(key)
         if entry is not None and entry[0] > self._clock.monotonic() and self._usable():
             self._entries.move_to_end(key)
             self._hits.inc()

@@ -29,9 +29,9 @@ class Changes:
     async def tell(self, tenant_id: str, kind: str, id: str, action: str) -> None:
         """Announce one change.
 
-        When this returns the event is at the NATS server, so that a client's next request finds other
-        replicas knowing of it. While NATS is away nothing is told: whoever caches reads everything anew
-        afterwards.
+        When this returns the event is at the NATS server, and other replicas know of it as soon as they have
+        read it; a client that cannot wait for these milliseconds asks with ``Cache-Control: no-cache``. While
+        NATS is away nothing is told: whoever caches reads everything anew afterwards.
         """
         changed = Changed(tenant_id=tenant_id, kind=kind, id=id, action=action)
         if self._directory is not None:

@@ -27,7 +27,8 @@ class CommandConfig(SharedConfig, frozen=True, kw_only=True):
         describe("Key of the `next_token`s: 32 random bytes in base64, the same for every replica"),
     ] = None
     self_service_tenants: Annotated[
-        bool, describe("Whether anyone who is signed in may create a tenant (plan free, at most 3)")
+        bool,
+        describe("Whether anyone who is signed in may create a tenant (plan free, at most 3, and 6 a month)"),
     ] = False
     auto_create_channels: Annotated[
         bool, describe("Whether new tenants let agents create channels by using them, unless said otherwise")

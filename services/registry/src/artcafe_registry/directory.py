@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from artcafe_common.clock import Clock
-from artcafe_common.contracts.registry import Changed, Membership, Memberships
+from artcafe_common.contracts.registry import Changed, Limits, Membership, Memberships
+from artcafe_common.errors import not_found
 from artcafe_registry.cache import Cache
 from artcafe_registry.domain.records import Agent, Channel, Tenant
 from artcafe_registry.store import Store
@@ -32,27 +33,33 @@ class Directory:
             "channel", CHANNEL_SECONDS, CAPACITY, clock, usable
         )
 
-    async def tenant(self, tenant_id: str) -> Tenant | None:
-        """Return a tenant, or None; one that is being deleted is none."""
-        tenant = await self._tenants.get(tenant_id, lambda: self._store.tenants.get(tenant_id))
+    async def tenant(self, tenant_id: str, *, fresh: bool = False) -> Tenant | None:
+        """Return a tenant, or None; one that is being deleted is none. `fresh` reads the store."""
+        tenant = await self._tenants.get(tenant_id, lambda: self._store.tenants.get(tenant_id), fresh=fresh)
         return None if tenant is None or tenant.status == "deleting" else tenant
 
-    async def agent(self, tenant_id: str, agent_id: str) -> Agent | None:
-        """Return an agent, or None."""
+    async def limits(self, tenant_id: str) -> Limits:
+        """Return what a tenant may use. Raises: ServiceError ``not_found``."""
+        tenant = await self.tenant(tenant_id)
+        if tenant is None:
+            raise not_found("tenant")
+        return tenant.limits
+
+    async def agent(self, tenant_id: str, agent_id: str, *, fresh: bool = False) -> Agent | None:
+        """Return an agent, or None; `fresh` reads the store."""
         return await self._agents.get(
-            (tenant_id, agent_id), lambda: self._store.agents.get(tenant_id, agent_id)
+            (tenant_id, agent_id), lambda: self._store.agents.get(tenant_id, agent_id), fresh=fresh
         )
 
-    async def channel(self, tenant_id: str, channel_id: str) -> Channel | None:
-        """Return a channel, or None."""
+    async def channel(self, tenant_id: str, channel_id: str, *, fresh: bool = False) -> Channel | None:
+        """Return a channel, or None; `fresh` reads the store."""
         return await self._channels.get(
-            (tenant_id, channel_id), lambda: self._store.channels.get(tenant_id, channel_id)
+            (tenant_id, channel_id), lambda: self._store.channels.get(tenant_id, channel_id), fresh=fresh
         )
 
     async def memberships(self, user_id: str, claimed_tenant_id: str | None) -> Memberships:
         """Return every tenant of a person, and whether the one their token claims exists."""
-        rows = await self._people.get(user_id, lambda: self._store.members.person(user_id))
-        assert rows is not None
+        rows = await self._person(user_id)
         found = await asyncio.gather(*(self.tenant(row.tenant_id) for row in rows.memberships))
         claimed = await self.tenant(claimed_tenant_id) if claimed_tenant_id else None
         return Memberships(
@@ -65,6 +72,15 @@ class Directory:
             platform_roles=rows.platform_roles,
             claimed_status=claimed.public_status if claimed else None,
         )
+
+    async def reread_person(self, user_id: str) -> None:
+        """Have a person's memberships be those of the store from now on."""
+        await self._person(user_id, fresh=True)
+
+    async def _person(self, user_id: str, *, fresh: bool = False) -> PersonRows:
+        rows = await self._people.get(user_id, lambda: self._store.members.person(user_id), fresh=fresh)
+        assert rows is not None
+        return rows
 
     def forget(self, changed: Changed) -> None:
         """Forget what has changed."""

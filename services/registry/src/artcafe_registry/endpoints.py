@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import msgspec
+
 from artcafe_common.bus import Bus
 from artcafe_common.contracts.platform import GetHealth, Health, health_endpoint
 from artcafe_common.contracts.registry import (
@@ -34,13 +36,15 @@ from artcafe_common.contracts.registry import (
 )
 from artcafe_common.errors import ErrorCode, ServiceError, not_found, unavailable
 from artcafe_common.health import Readiness
-from artcafe_common.ids import check_agent_id, check_channel_id, check_tenant_id
+from artcafe_common.ids import check_agent_id, check_channel_id, check_not_presence, check_tenant_id
 from artcafe_common.rpc import listen, serve
-from artcafe_registry.domain.records import Channel, Tenant
+from artcafe_registry.domain.records import Agent, Channel, Tenant
 from artcafe_registry.services import Services
 
 QUEUE = "registry"
 STATUS_PAGE = 100
+# Less than a message on the bus may have (`max_payload`): agents may state much of themselves.
+STATUS_PAGE_BYTES = 1_000_000
 STATUS_ROUTE = "agent-status"
 
 
@@ -137,20 +141,12 @@ class Endpoints:
         agents, more = await services.store.agents.list_page(
             tenant_id, STATUS_PAGE, services.position(request.next_token, tenant_id, STATUS_ROUTE)
         )
-        last = agents[-1].agent_id if agents else ""
+        statuses = [_status(agent) for agent in agents]
+        page = statuses[: _fitting(statuses)]
+        last = page[-1].agent_id if page else ""
         return AgentStatusPage(
-            agents=[
-                AgentStatus(
-                    agent_id=agent.agent_id,
-                    name=agent.name,
-                    status=agent.status,
-                    last_seen=agent.last_seen,
-                    capabilities=agent.capabilities,
-                    metadata=agent.metadata,
-                )
-                for agent in agents
-            ],
-            next_token=services.next_token(last, more, tenant_id, STATUS_ROUTE),
+            agents=page,
+            next_token=services.next_token(last, more or len(page) < len(statuses), tenant_id, STATUS_ROUTE),
         )
 
     async def get_health(self, _: GetHealth) -> Health:
@@ -173,7 +169,7 @@ class Endpoints:
         now = services.now()
         channel = Channel(
             tenant_id=tenant_id,
-            channel_id=channel_id,
+            channel_id=check_not_presence(channel_id),
             name=channel_id,
             created_at=now,
             updated_at=now,
@@ -191,3 +187,26 @@ class Endpoints:
             return found
         await services.changes.tell(tenant_id, "channel", channel_id, "created")
         return channel
+
+
+def _status(agent: Agent) -> AgentStatus:
+    return AgentStatus(
+        agent_id=agent.agent_id,
+        name=agent.name,
+        status=agent.status,
+        last_seen=agent.last_seen,
+        connected_at=agent.connected_at,
+        reason=agent.reason,
+        capabilities=agent.capabilities,
+        metadata=agent.metadata,
+    )
+
+
+def _fitting(statuses: list[AgentStatus]) -> int:
+    """Return how many of them fit into one page, at least one."""
+    size = 0
+    for number, status in enumerate(statuses):
+        size += len(msgspec.json.encode(status))
+        if number and size > STATUS_PAGE_BYTES:
+            return number
+    return len(statuses)

@@ -16,4 +16,3 @@ PENDING_WORK = Gauge("artcafe_registry_pending_work", "Deletions and revocations
 MESSAGES = Counter(
     "artcafe_registry_messages_total", "Messages published by REST by what became of them", ["outcome"]
 )
-REFUSED_CALLS = Counter("artcafe_registry_refused_calls_total", "Calls over a tenant's or person's rate")

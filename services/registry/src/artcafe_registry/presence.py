@@ -41,9 +41,10 @@ _decode = msgspec.json.Decoder(Presence).decode
 class PresenceWriter:
     """Writes presence into agents' records."""
 
-    def __init__(self, bus: Bus, store: Store) -> None:
+    def __init__(self, bus: Bus, store: Store, stream_replicas: int = 1) -> None:
         self._bus = bus
         self._store = store
+        self._stream_replicas = stream_replicas
         self._places = asyncio.Semaphore(CONCURRENCY)
 
     async def run(self) -> None:
@@ -70,7 +71,7 @@ class PresenceWriter:
 
     async def _consume(self) -> None:
         jetstream = self._bus.jetstream()
-        await ensure_stream(jetstream, PRESENCE)
+        await ensure_stream(jetstream, PRESENCE, self._stream_replicas)
         subscription = await jetstream.pull_subscribe(
             PRESENCE_EVENT.all_subjects,
             durable=CONSUMER,
@@ -102,11 +103,15 @@ class PresenceWriter:
         async with self._places:
             try:
                 outcome = "applied" if await self.apply(_decode(message.data)) else "ignored"
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 outcome = "malformed"
             except ServiceError:
                 metrics.PRESENCE_EVENTS.labels("retried").inc()
                 await message.nak(delay=RETRY_SECONDS)
                 return
+            except Exception:
+                # It would fail again however often it came, and keep the events of others from being read.
+                logger.exception("presence_not_written")
+                outcome = "failed"
             metrics.PRESENCE_EVENTS.labels(outcome).inc()
             await message.ack()

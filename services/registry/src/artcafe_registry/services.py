@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from artcafe_common.clock import Clock, rfc3339
+from artcafe_common.http import CallLimits, CursorBox
 from artcafe_common.tokens import Access
 from artcafe_registry.changes import Changes
 from artcafe_registry.directory import Directory
-from artcafe_registry.domain.cursor import CursorBox
 from artcafe_registry.publishing import Publisher
-from artcafe_registry.rates import CallLimits
 from artcafe_registry.removal import Removal
 from artcafe_registry.store import Store
 

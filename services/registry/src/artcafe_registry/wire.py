@@ -46,7 +46,10 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgentView(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent. `status` and `last_seen` are what gateways said last."""
+    """An agent. `status`, `reason` and the times of its connection are what gateways said last.
+
+    `connected_at` is since when it is connected, while it is.
+    """
 
     id: str
     agent_id: str
@@ -58,6 +61,8 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any]
     status: PresenceStatus
     last_seen: str | None
+    connected_at: str | None
+    reason: str
     keys: list[KeyView]
     created_at: str
     updated_at: str
@@ -316,7 +321,7 @@ class MemberList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AddMember(Body, frozen=True, kw_only=True):
-    """A person to add; `user_id` is the ``sub`` of their token."""
+    """A person to add; `user_id` is the ``sub`` of their token, after their issuer's prefix."""
 
     user_id: UserId
     role: RoleName = "member"

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from artcafe_common.errors import invalid
+from artcafe_common.json_bounds import DEPTH_MAX, deeper_than
 
 NAME_MAX_LENGTH = 128
 TYPE_MAX_LENGTH = 64
@@ -24,8 +25,14 @@ def check_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def bounded_metadata(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return what an agent stated on its connection, or None where it is too large to keep."""
-    return None if metadata is None or _size(metadata) > METADATA_BYTES_MAX else metadata
+    """Return what an agent stated on its connection, or None where it is too large, or too deep, to keep.
+
+    Whoever reads what was kept decodes it, often from deeper in the program than here.
+    """
+    if metadata is None:
+        return None
+    text = msgspec.json.encode(metadata)
+    return None if len(text) > METADATA_BYTES_MAX or deeper_than(text, DEPTH_MAX) else metadata
 
 
 def bounded_capabilities(capabilities: list[str] | None) -> list[str] | None:

@@ -6,7 +6,10 @@ from artcafe_common.errors import ErrorCode, ServiceError, permission_denied
 from artcafe_common.roles import Permission, Role
 from artcafe_common.tokens import Person, TenantScope
 
+# Self-service: how many tenants of a person's making there may be, and how many they may make in a calendar
+# month (UTC). Each begins with a month's messages of its own, so making and deleting them must have an end.
 OWNED_TENANTS_MAX = 3
+MONTHLY_TENANTS_MAX = 6
 
 
 def person_name(person: Person) -> str:

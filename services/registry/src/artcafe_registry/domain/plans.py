@@ -8,7 +8,6 @@ from typing import Literal
 import msgspec
 
 from artcafe_common.contracts.registry import Limits
-from artcafe_common.errors import ErrorCode, Quota, ServiceError
 
 PlanName = Literal["free", "basic", "pro", "enterprise"]
 
@@ -52,12 +51,3 @@ def limits_of(plan: str, overrides: Mapping[str, int | None]) -> Limits:
     """Return a plan's limits with a tenant's own in their place; a plan that is not known counts as free."""
     limits = PLANS.get(plan, PLANS[FREE_PLAN])
     return msgspec.structs.replace(limits, **overrides) if overrides else limits
-
-
-def quota_error(resource: str, current: int, limit: int, plan: str) -> ServiceError:
-    """Return the error for a plan's limit that was reached."""
-    return ServiceError(
-        ErrorCode.RESOURCE_EXHAUSTED,
-        f"the plan {plan} allows {limit} {resource.replace('_', ' ')}",
-        quota=Quota(resource, current, limit, plan),
-    )

@@ -94,6 +94,8 @@ class Agent:
     keys_revision: int = 1
     status: PresenceStatus = "offline"
     last_seen: str | None = None
+    connected_at: str | None = None
+    reason: str = ""
     created_at: str
     updated_at: str
     created_by: str = ""

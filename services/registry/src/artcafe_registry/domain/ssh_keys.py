@@ -14,12 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from artcafe_common.errors import ErrorCode, ServiceError, invalid
+from artcafe_common.public_keys import RSA_BITS_MAX, RSA_BITS_MIN, is_sound_ed25519, is_sound_rsa
 
 KEYS_MAX = 5
 KEY_LINE_MAX_LENGTH = 4_096
-RSA_BITS_MIN = 2_048
-# A signature by a larger key takes long enough to check to be an attack.
-RSA_BITS_MAX = 8_192
 
 KEY_TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ssh-rsa")
 
@@ -45,9 +43,15 @@ def parse_public_key(text: str) -> ParsedKey:
     except (ValueError, UnsupportedAlgorithm, binascii.Error, UnicodeError):
         raise invalid("public_key: not a valid OpenSSH public key") from None
     if isinstance(key, RSAPublicKey):
+        numbers = key.public_numbers()
         if not RSA_BITS_MIN <= key.key_size <= RSA_BITS_MAX:
             raise invalid(f"public_key: RSA keys have {RSA_BITS_MIN} to {RSA_BITS_MAX} bits")
-    elif not isinstance(key, Ed25519PublicKey | EllipticCurvePublicKey):
+        if not is_sound_rsa(exponent=numbers.e, modulus=numbers.n):
+            raise invalid("public_key: an RSA key of these numbers is not safe")
+    elif isinstance(key, Ed25519PublicKey):
+        if not is_sound_ed25519(key.public_bytes_raw()):
+            raise invalid("public_key: anybody can sign for this Ed25519 key")
+    elif not isinstance(key, EllipticCurvePublicKey):
         raise invalid(f"public_key: the type must be one of {', '.join(KEY_TYPES)}")
     return _parsed(key)
 

@@ -56,6 +56,7 @@ class AgentHandlers:
                 "Read an agent",
                 Permission.AGENTS_READ,
                 reply=AgentView,
+                description="At most one second old; with `Cache-Control: no-cache` what is stored now.",
                 errors=(ErrorCode.NOT_FOUND,),
                 tags=tags,
             ),
@@ -121,7 +122,8 @@ class AgentHandlers:
 
     async def get_agent(self, call: Call) -> AgentView:
         """Return an agent."""
-        agent = await self._services.directory.agent(call.tenant_id, check_agent_id(call.path["agent_id"]))
+        agent_id = check_agent_id(call.path["agent_id"])
+        agent = await self._services.directory.agent(call.tenant_id, agent_id, fresh=call.wants_fresh)
         if agent is None:
             raise not_found("agent")
         return agent_view(agent)
@@ -153,6 +155,8 @@ def agent_view(agent: Agent) -> AgentView:
         metadata=agent.metadata,
         status=agent.status,
         last_seen=agent.last_seen,
+        connected_at=agent.connected_at,
+        reason=agent.reason,
         keys=[key_view(key) for key in agent.keys],
         created_at=agent.created_at,
         updated_at=agent.updated_at,

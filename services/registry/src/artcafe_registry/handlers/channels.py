@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from artcafe_common.errors import ErrorCode, not_found
 from artcafe_common.http import Call, Operation, PageQuery
-from artcafe_common.ids import check_channel_id, new_ulid
+from artcafe_common.ids import check_channel_id, check_not_presence, new_ulid
 from artcafe_common.roles import Permission
 from artcafe_registry.domain.bounds import check_metadata
 from artcafe_registry.domain.channels import check_delivery, slug
@@ -62,6 +62,7 @@ class ChannelHandlers:
                 "Read a channel",
                 Permission.CHANNELS_READ,
                 reply=ChannelView,
+                description="At most five seconds old; with `Cache-Control: no-cache` what is stored now.",
                 errors=(ErrorCode.NOT_FOUND,),
                 tags=tags,
             ),
@@ -105,10 +106,11 @@ class ChannelHandlers:
         """Make a channel."""
         services, body = self._services, call.body
         check_delivery(body.delivery, body.retention)
+        channel_id = check_channel_id(body.channel_id or slug(body.name) or new_ulid(services.clock.now()))
         now = services.now()
         channel = Channel(
             tenant_id=call.tenant_id,
-            channel_id=check_channel_id(body.channel_id or slug(body.name) or new_ulid(services.clock.now())),
+            channel_id=check_not_presence(channel_id),
             name=body.name,
             description=body.description,
             access=body.access,
@@ -124,7 +126,7 @@ class ChannelHandlers:
     async def get_channel(self, call: Call) -> ChannelView:
         """Return a channel."""
         channel_id = check_channel_id(call.path["channel_id"])
-        channel = await self._services.directory.channel(call.tenant_id, channel_id)
+        channel = await self._services.directory.channel(call.tenant_id, channel_id, fresh=call.wants_fresh)
         if channel is None:
             raise not_found("channel")
         return channel_view(channel)

@@ -26,6 +26,17 @@ class GrantHandlers:
         return [
             Operation(
                 "GET",
+                "/agents/{agent_id}/channels",
+                self.list_agent_channels,
+                "List an agent's member rows",
+                Permission.CHANNELS_READ,
+                description="In all channels, in one page.",
+                reply=GrantList,
+                errors=(ErrorCode.NOT_FOUND,),
+                tags=tags,
+            ),
+            Operation(
+                "GET",
                 "/channels/{channel_id}/members",
                 self.list_channel_members,
                 "List a channel's member rows",
@@ -85,6 +96,14 @@ class GrantHandlers:
             members=[_view(row) for row in rows],
             next_token=services.next_token(last, more, call.tenant_id, route),
         )
+
+    async def list_agent_channels(self, call: Call) -> GrantList:
+        """Return every row of an agent; there are no more than the tenant has channels."""
+        agent_id = check_agent_id(call.path["agent_id"])
+        if await self._services.directory.agent(call.tenant_id, agent_id) is None:
+            raise not_found("agent")
+        rows = await self._services.store.grants.of_agent(call.tenant_id, agent_id)
+        return GrantList(members=[_view(row) for row in rows], next_token=None)
 
     async def get_channel_member(self, call: Call) -> GrantView:
         """Return an agent's row."""

@@ -8,7 +8,7 @@ import msgspec
 
 from artcafe_common.errors import ErrorCode, invalid, not_found
 from artcafe_common.http import Call, Operation
-from artcafe_common.ids import check_channel_id
+from artcafe_common.ids import check_channel_id, check_not_presence
 from artcafe_common.roles import Permission
 from artcafe_registry.domain.channels import durable_refused
 from artcafe_registry.domain.people import person_name
@@ -75,6 +75,8 @@ class MessageHandlers:
             data.decode()
         except UnicodeDecodeError:
             raise invalid("body: not valid JSON") from None
+        # Whether or not there is one, from before they were reserved.
+        check_not_presence(call.path["channel_id"])
         channel = await self._channel(call)
         tenant = await services.directory.tenant(call.tenant_id)
         if tenant is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import UNSET
@@ -12,7 +13,8 @@ from artcafe_common.http import Call, Operation, PageQuery
 from artcafe_common.http.app import bearer_token
 from artcafe_common.ids import check_tenant_id, new_ulid
 from artcafe_common.roles import Permission, PlatformRole, Role, permissions_of
-from artcafe_common.tokens import TenantScope
+from artcafe_common.tokens import TenantScope, not_a_member
+from artcafe_registry.domain.people import MONTHLY_TENANTS_MAX, OWNED_TENANTS_MAX
 from artcafe_registry.domain.plans import FREE_PLAN
 from artcafe_registry.domain.records import Member, Tenant
 from artcafe_registry.handlers.given import given_fields
@@ -44,7 +46,7 @@ class TenantHandlers:
                 "person",
                 query=PageQuery,
                 reply=TenantList,
-                description="A platform administrator gets all tenants, in no order.",
+                description="Whoever has a role on the platform gets all tenants, in no order.",
                 tags=tags,
             ),
             Operation(
@@ -58,7 +60,8 @@ class TenantHandlers:
                 status=201,
                 description=(
                     "Anyone who is signed in may create tenants of the plan `free`, where the platform allows"
-                    " that; a platform administrator tenants of any plan, also for others."
+                    f" that: {OWNED_TENANTS_MAX} at most, and {MONTHLY_TENANTS_MAX} in a calendar month with"
+                    " those that were deleted; a platform administrator tenants of any plan, also for others."
                 ),
                 errors=(ErrorCode.ALREADY_EXISTS, ErrorCode.FAILED_PRECONDITION),
                 tags=tags,
@@ -101,16 +104,21 @@ class TenantHandlers:
         """Return one page of the caller's tenants, or of all."""
         services = self._services
         services.limits.on_person(call.person)
+        if call.wants_fresh:
+            await services.directory.reread_person(call.person.user_id)
         known = await services.access.memberships(call.person)
-        if PlatformRole.PLATFORM_ADMIN in known.platform_roles:
-            return await self._list_all(call)
+        above = next((role for role in PlatformRole if role in known.platform_roles), None)
+        if above is not None:
+            return await self._list_all(call, {m.tenant_id: m.role for m in known.memberships}, above)
         owner = f"#person#{call.person.user_id}"
         after = services.position(call.query.next_token, owner, LIST_ROUTE) or ""
         mine = sorted(
             (m for m in known.memberships if m.tenant_id > after), key=lambda membership: membership.tenant_id
         )
         page = mine[: call.query.limit]
-        tenants = await asyncio.gather(*(services.directory.tenant(m.tenant_id) for m in page))
+        tenants = await asyncio.gather(
+            *(services.directory.tenant(m.tenant_id, fresh=call.wants_fresh) for m in page)
+        )
         return TenantList(
             tenants=[_view(t, m.role) for t, m in zip(tenants, page, strict=True) if t is not None],
             next_token=services.next_token(
@@ -118,12 +126,12 @@ class TenantHandlers:
             ),
         )
 
-    async def _list_all(self, call: Call) -> TenantList:
+    async def _list_all(self, call: Call, roles: Mapping[str, str], above: PlatformRole) -> TenantList:
         services = self._services
         position = services.cursors.open(call.query.next_token, _PLATFORM, LIST_ROUTE)
         tenants, following = await services.store.tenants.list_all(call.query.limit, position)
         return TenantList(
-            tenants=[_view(t, PlatformRole.PLATFORM_ADMIN) for t in tenants],
+            tenants=[_view(t, roles.get(t.tenant_id, above)) for t in tenants],
             next_token=services.cursors.seal(following, _PLATFORM, LIST_ROUTE),
         )
 
@@ -207,10 +215,15 @@ class TenantHandlers:
         """Delete a tenant."""
         services = self._services
         tenant_id = check_tenant_id(call.path["tenant_id"])
+        # Whoever belongs nowhere is held by no tenant's rate.
+        services.limits.on_person(call.person)
         tenant = await services.store.tenants.get(tenant_id)
         if tenant is not None and tenant.status == "deleting":
             rows = await services.store.members.person(call.person.user_id)
             roles = [row.role for row in rows.memberships if row.tenant_id == tenant_id]
+            if not roles and not rows.platform_roles:
+                # As if there were no such tenant.
+                raise not_a_member()
             permissions = permissions_of(roles[0] if roles else None, tuple(rows.platform_roles))
             scope = TenantScope(call.person, tenant_id, roles[0] if roles else "none", permissions)
         else:

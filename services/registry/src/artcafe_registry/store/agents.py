@@ -77,9 +77,14 @@ class AgentStore(CountedStore[Agent]):
         """Note what a gateway said unless something newer is known; False where nothing was changed."""
         attributes: Item = {
             "status": presence.status,
-            "last_seen": presence.at,
+            "connected_at": presence.connected_at,
+            "reason": presence.reason,
             "presence_version": presence.version,
         }
+        # Of an agent whose gateway has ended nobody knows more than was known before.
+        last_seen = presence.last_seen or (presence.at if presence.status != "offline" else None)
+        if last_seen is not None:
+            attributes["last_seen"] = last_seen
         if presence.capabilities is not None:
             attributes["capabilities"] = presence.capabilities
         if presence.metadata is not None:
@@ -116,6 +121,8 @@ def _agent(item: Item) -> Agent:
         keys_revision=item["keys_revision"],
         status=item["status"],
         last_seen=item.get("last_seen"),
+        connected_at=item.get("connected_at"),
+        reason=item.get("reason", ""),
         created_at=item["created_at"],
         updated_at=item["updated_at"],
         created_by=item["created_by"],

@@ -3,12 +3,14 @@
 ======================= ====================== ===========================================================
 table                   keys (hash, range)     rows
 ======================= ====================== ===========================================================
-``tenants``             tenant_id              one per tenant, with the counters that its limits are held to
+``tenants``             tenant_id              one per tenant, with the counters that its limits are held to;
+                                               of a deleted one what keeps its id from being used again
 ``tenant-members``      tenant_id, user_id     ``T, U``: person U in tenant T
                                                ``#person#U, T``: the same membership, found by the person
                                                ``#person#U, #platform``: U's roles on the whole platform
-                                               ``#person#U, #created``: how many tenants U made by
-                                               self-service
+                                               ``#person#U, #created``: of the tenants that U made by
+                                               self-service, how many there are, and how many were
+                                               made in each month
 ``agents``              tenant_id, agent_id    one per agent, with its keys and its presence
 ``channels``            tenant_id, channel_id  one per channel
 ``channel-subscriptions``  tenant_id, channel_agent  ``T, C#A``: agent A's member row in channel C
@@ -31,7 +33,7 @@ MEMBERS = TableSpec("tenant-members", "tenant_id", "user_id")
 AGENTS = TableSpec("agents", "tenant_id", "agent_id")
 CHANNELS = TableSpec("channels", "tenant_id", "channel_id")
 GRANTS = TableSpec("channel-subscriptions", "tenant_id", "channel_agent")
-REPLAYS = TableSpec("idempotency", "tenant_id", "request", ttl="expires_at")
+REPLAYS = TableSpec("idempotency", "tenant_id", "request", ttl="expires_at", recovery=False)
 PENDING = TableSpec("pending-work", "work_id")
 
 TABLES = (TENANTS, MEMBERS, AGENTS, CHANNELS, GRANTS, REPLAYS, PENDING)

@@ -1,4 +1,10 @@
-"""Tenants in DynamoDB, with the counters by which their limits hold under concurrent creation."""
+"""Tenants in DynamoDB, with the counters by which their limits hold under concurrent creation.
+
+The id of a deleted tenant is never given to another: usage, exports and invoices are kept under it for longer
+than the tenant. Its item stays as a *tombstone*: marked ``deleted`` and emptied of everything that people
+wrote, with the status ``deleting``, so that every condition which keeps things from being made in a tenant
+that is on its way out holds for it too.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +14,8 @@ from typing import Any
 import msgspec
 
 from artcafe_common.dynamo import Item, TransactionFailed, marshal, unmarshal
-from artcafe_common.errors import ErrorCode, ServiceError, not_found, permission_denied
-from artcafe_registry.domain.people import OWNED_TENANTS_MAX
-from artcafe_registry.domain.plans import quota_error
+from artcafe_common.errors import ErrorCode, ServiceError, not_found, permission_denied, quota_error
+from artcafe_registry.domain.people import MONTHLY_TENANTS_MAX, OWNED_TENANTS_MAX
 from artcafe_registry.domain.records import Member, Resource, Tenant
 from artcafe_registry.store.access import already_exists, assignments, settle, transact_if
 from artcafe_registry.store.members import membership_ops
@@ -19,6 +24,7 @@ from artcafe_registry.store.tables import CREATED_ROW, Tables, person_hash
 
 _encode = msgspec.json.encode
 _EXISTS = "attribute_exists(#tenant_id) AND #status <> :deleting"
+_NOT_DELETED = "attribute_exists(#tenant_id) AND attribute_not_exists(#deleted)"
 
 
 class TenantStore:
@@ -31,7 +37,7 @@ class TenantStore:
     async def get(self, tenant_id: str) -> Tenant | None:
         """Return a tenant, also one that is being deleted, or None."""
         item = await self._tables.tenants.get({"tenant_id": tenant_id})
-        return _tenant(item) if item else None
+        return _tenant(item) if item and not item.get("deleted") else None
 
     async def require_active(self, tenant_id: str) -> Tenant:
         """Return a tenant in which things may be made. Raises: ServiceError."""
@@ -43,21 +49,24 @@ class TenantStore:
         return tenant
 
     async def create(self, tenant: Tenant, owner: Member) -> None:
-        """Write a tenant and its first owner; a self-service one counts against its maker's allowance.
+        """Write a tenant and its first owner; a self-service one counts against its maker's allowances.
 
-        Raises: ServiceError ``already_exists``, ``failed_precondition`` where the allowance is used up.
+        Raises: ServiceError ``already_exists``, also where one of this id was deleted;
+        ``failed_precondition`` where an allowance is used up.
         """
         writes = [
             self._tables.tenants.put_op(_item(tenant), "attribute_not_exists(#tenant_id)"),
             *membership_ops(self._tables, owner),
         ]
         if tenant.self_service:
+            month = _made_in(tenant.created_at)
             writes.append(
                 self._tables.members.update_op(
                     _created_key(tenant.created_by),
-                    "ADD #tenants :one",
-                    {"one": 1, "max": OWNED_TENANTS_MAX},
-                    "attribute_not_exists(#tenants) OR #tenants < :max",
+                    f"ADD #tenants :one, #{month} :one",
+                    {"one": 1, "max": OWNED_TENANTS_MAX, "max_made": MONTHLY_TENANTS_MAX},
+                    "(attribute_not_exists(#tenants) OR #tenants < :max)"
+                    f" AND (attribute_not_exists(#{month}) OR #{month} < :max_made)",
                 )
             )
 
@@ -70,7 +79,8 @@ class TenantStore:
                 if len(writes) - 1 in error.failed and tenant.self_service:
                     raise ServiceError(
                         ErrorCode.FAILED_PRECONDITION,
-                        f"a person creates at most {OWNED_TENANTS_MAX} organisations",
+                        f"a person creates at most {OWNED_TENANTS_MAX} organisations, and"
+                        f" {MONTHLY_TENANTS_MAX} in a month with those that were deleted",
                     ) from None
                 raise
 
@@ -151,16 +161,14 @@ class TenantStore:
             {"tenant_id": tenant_id},
             "SET #status = :deleting",
             {"deleting": "deleting"},
-            "attribute_exists(#tenant_id)",
+            _NOT_DELETED,
         )
 
         return await transact_if(self._tables.dynamo, [mark, self._pending.put_op(work)])
 
     async def finish_delete(self, tenant: Tenant) -> None:
-        """End a deletion: the tenant's item goes, and its maker may make another."""
-        writes = [
-            self._tables.tenants.delete_op({"tenant_id": tenant.tenant_id}, "attribute_exists(#tenant_id)")
-        ]
+        """End a deletion: of the tenant's item its tombstone is left, and its maker may make another."""
+        writes = [self._tables.tenants.put_op(_tombstone(tenant), _NOT_DELETED)]
         if tenant.self_service:
             writes.append(
                 self._tables.members.update_op(
@@ -174,6 +182,11 @@ class TenantStore:
 
 def _created_key(user_id: str) -> Item:
     return {"tenant_id": person_hash(user_id), "user_id": CREATED_ROW}
+
+
+def _made_in(created_at: str) -> str:
+    """Return the attribute that counts what a person makes in a month, from a time as records hold it."""
+    return f"made_{created_at[:4]}_{created_at[5:7]}"
 
 
 def _item(tenant: Tenant) -> Item:
@@ -193,6 +206,21 @@ def _item(tenant: Tenant) -> Item:
         "created_by": tenant.created_by,
         "self_service": tenant.self_service,
     }
+
+
+def _tombstone(tenant: Tenant) -> Item:
+    """Return what is left of a deleted tenant for ever; an older registry reads it as one being deleted."""
+    emptied = Tenant(
+        tenant_id=tenant.tenant_id,
+        name="",
+        plan=tenant.plan,
+        status="deleting",
+        owners=0,
+        created_at=tenant.created_at,
+        updated_at=tenant.updated_at,
+        created_by="",
+    )
+    return _item(emptied) | {"deleted": True}
 
 
 def _tenant(item: Item) -> Tenant:
