@@ -6,12 +6,15 @@ import msgspec
 import pytest
 
 from artcafe_common.contracts.metering import UsageBatch, UsageRow
+from artcafe_common.ids import is_token
 from artcafe_metering.batches import (
     COUNT_MAX,
     SEQ_MAX,
     CheckedBatch,
     CheckedRow,
     PoisonError,
+    aside_name,
+    only_tenants,
     read_batch,
 )
 from artcafe_metering.periods import rfc3339
@@ -129,3 +132,37 @@ def test_a_batch_under_another_subject_is_refused() -> None:
 def test_the_largest_batch_still_fits_into_a_counter() -> None:
     """The sum over as many rows as a message can hold stays within 64 bits."""
     assert COUNT_MAX * 1024 * 1024 < 2**63
+
+
+def test_good_rows_are_kept_and_bad_ones_become_a_batch_of_their_own() -> None:
+    """One bad row spoils neither the rest of its tenant nor that of others; a tenant of bad rows is known."""
+    rows = [UsageRow("t1", "a1", messages=1), UsageRow("t1", "a*", messages=2), UsageRow("t2", messages=4)]
+    data = payload(*rows, UsageRow("t3", messages=-8), UsageRow("t 4", messages=16), seq=7)
+    batch = read(data)
+    assert {name: added.totals[0] for name, added in batch.tenants.items()} == {"t1": 1, "t2": 4, "t3": 0}
+    assert (batch.source, batch.seq, batch.was_aside) == ("s1", 7, False)
+    aside = batch.aside
+    assert aside.reason == "3 of 5 rows: an agent_id is not valid"
+    assert aside.subject == f"usage.v1.batch.{aside_name('s1', 7)}"
+    kept = msgspec.json.decode(aside.payload, type=UsageBatch)
+    assert (kept.source, kept.seq, kept.start, kept.end) == (aside_name("s1", 7), 1, NOW, NOW + 1)
+    assert [row.messages for row in kept.rows] == [2, -8, 16]
+    # Nothing of it is good now; once it is, it is known for what it is.
+    with pytest.raises(PoisonError):
+        read(aside.payload, aside.subject)
+    assert read(aside.payload.replace(b"*", b"x"), aside.subject).was_aside
+
+
+def test_names_of_what_was_put_aside_are_tokens_and_differ() -> None:
+    """They are as long as a source may be, also for one with the longest name and number."""
+    names = {aside_name(source, seq) for source in ("s", "x" * 64, "y" * 64) for seq in (1, SEQ_MAX)}
+    assert len(names) == 6
+    assert all(is_token(name) for name in names)
+
+
+def test_rows_of_some_tenants_are_a_batch_of_the_same_name() -> None:
+    """What one tenant cannot take is kept with its source and sequence."""
+    data = payload(UsageRow("t1", messages=1), UsageRow("t2", messages=2), UsageRow("t1", messages=3), seq=9)
+    batch = read(only_tenants(data, {"t1"}))
+    assert (batch.source, batch.seq, batch.aside) == ("s1", 9, None)
+    assert {name: added.totals[0] for name, added in batch.tenants.items()} == {"t1": 4}

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
-from artcafe_common.contracts.metering import GetMonth
+from artcafe_common.contracts.metering import GetMonths
 from artcafe_common.contracts.registry import Limits, TenantInfo
 from artcafe_common.errors import ErrorCode, ServiceError
+from artcafe_common.http import CursorBox
+from artcafe_metering.counters import GroupPage
 from artcafe_metering.figures import Figures
 from artcafe_metering.handlers import UsageApi
-from artcafe_metering.keys import Breakdown
+from artcafe_metering.keys import Breakdown, Kind
 from artcafe_metering.periods import Retention
 from artcafe_metering.wire import HistoryQuery, MetricsQuery, TenantQuery
+
+KEPT = Retention()
 
 
 class FrozenClock:
@@ -41,6 +46,7 @@ class MemoryCounters:
         self.values: dict[str, Figures] = {}
         self.groups: dict[str, dict[str, Figures]] = {}
         self.sets: dict[str, set[str]] = {}
+        self.limits: list[int] = []
 
     async def figures(self, period_keys: Sequence[str]) -> list[Figures]:
         """Return the figures of each period."""
@@ -49,6 +55,17 @@ class MemoryCounters:
     async def broken_down(self, period_keys: Sequence[str], by: Breakdown) -> list[dict[str, Figures]]:
         """Return the figures of each period per agent or channel."""
         return [self.groups.get(f"{key}:{by}", {}) for key in period_keys]
+
+    async def page(
+        self, period_keys: Sequence[str], by: Breakdown, after: str | None, limit: int
+    ) -> GroupPage:
+        """Return the first ids behind one, and what each period has of them."""
+        self.limits.append(limit)
+        groups = await self.broken_down(period_keys, by)
+        ids = sorted({name for group in groups for name in group if name > (after or "")})
+        chosen = ids[:limit]
+        some = [{name: group[name] for name in chosen if name in group} for group in groups]
+        return GroupPage(chosen, some, len(ids) > limit)
 
     async def active(self, set_keys: Sequence[str]) -> list[int]:
         """Return the number of ids in each set."""
@@ -76,12 +93,24 @@ class OneTenant:
         )
 
 
+class Always:
+    """What is kept, whatever the plan."""
+
+    def __init__(self, retention: Retention) -> None:
+        self._retention = retention
+
+    async def retention(self, tenant_id: str, kind: Kind, start: date, today: date) -> Retention:
+        """Return what is kept."""
+        return self._retention
+
+
 class Bench:
     """An API at a moment, with counters to fill."""
 
-    def __init__(self, moment: str) -> None:
+    def __init__(self, moment: str, retention: Retention = KEPT) -> None:
         self.counters = MemoryCounters()
-        self.api = UsageApi(self.counters, OneTenant(), FrozenClock(moment), Retention())
+        clock, keeping = FrozenClock(moment), Always(retention)
+        self.api = UsageApi(self.counters, OneTenant(), clock, keeping, CursorBox(bytes(32)))
 
     async def ask(self, operation: str, query: Any, tenant_id: str = "t1") -> Any:
         """Call a handler as the HTTP kit does."""
@@ -144,6 +173,42 @@ async def test_groups_are_added_up_over_periods_and_sorted() -> None:
     assert [(group.channel_id, group.messages) for group in reply.totals.groups] == [("c1", 7), ("c2", 5)]
 
 
+async def test_groups_come_in_pages_where_that_is_asked_for() -> None:
+    """In the order of ids, in each period and the totals; everything else is of everybody."""
+    bench = Bench("2026-03-02T10:00:00")
+    bench.counters.groups = {
+        "stats:d:20260301:{t1}:agent": {"a1": Figures(messages=1), "a3": Figures(messages=5)},
+        "stats:d:20260302:{t1}:agent": {"a1": Figures(messages=6), "a2": Figures(messages=9)},
+    }
+    bench.counters.values["stats:d:20260302:{t1}"] = Figures(messages=15)
+    about: dict[str, Any] = {"start_date": date(2026, 3, 1), "group_by": "agent", "limit": 2}
+    first = await bench.ask("metrics", MetricsQuery(**about))
+    shown = [[(group.agent_id, group.messages) for group in period.groups] for period in first.metrics]
+    assert shown == [[("a1", 1)], [("a1", 6), ("a2", 9)]]
+    assert [(group.agent_id, group.messages) for group in first.totals.groups] == [("a1", 7), ("a2", 9)]
+    assert (first.totals.messages, first.metrics[1].messages) == (15, 15)
+    second = await bench.ask("metrics", MetricsQuery(**about, next_token=first.next_token))
+    assert [(group.agent_id, group.messages) for group in second.totals.groups] == [("a3", 5)]
+    assert second.next_token is None
+    by_channel = MetricsQuery(**about | {"group_by": "channel"}, next_token=first.next_token)
+    for query, tenant_id in ((by_channel, "t1"), (MetricsQuery(**about, next_token=first.next_token), "t2")):
+        bench.counters.values["stats:d:20260302:{t2}"] = Figures(messages=1)
+        with pytest.raises(ServiceError, match="next_token is not valid here"):
+            await bench.ask("metrics", query, tenant_id)
+    with pytest.raises(ServiceError, match="give group_by"):
+        await bench.ask("metrics", MetricsQuery(limit=2))
+    whole = await bench.ask("metrics", MetricsQuery(**about | {"limit": None}))
+    assert whole.next_token is msgspec.UNSET
+
+
+async def test_a_page_of_many_periods_is_short() -> None:
+    """Each period has figures of its own for an id: an answer never has more than fifty thousand."""
+    bench = Bench("2026-03-31T10:00:00")
+    query = MetricsQuery(start_date=date(2026, 3, 2), granularity="hour", group_by="agent", limit=1000)
+    await bench.ask("metrics", query)
+    assert bench.counters.limits == [50_000 // (30 * 24)]
+
+
 async def test_months_that_are_cut_off_hold_only_their_part() -> None:
     """A range from the middle of a month leaves out what was counted before it."""
     bench = Bench("2026-03-02T10:00:00")
@@ -173,6 +238,15 @@ async def test_history_has_every_day_oldest_first() -> None:
     assert reply.totals.messages == 4
 
 
+async def test_history_refuses_days_that_are_no_longer_kept() -> None:
+    """Where a plan keeps days for 40 days, the 41st before today is no zero but a refusal."""
+    bench = Bench("2028-03-11T12:00:00", Retention(days=40, rolled_days=40))
+    assert (await bench.ask("history", HistoryQuery(days=41))).history[0].date == date(2028, 1, 31)
+    with pytest.raises(ServiceError, match="kept since 2028-01-31; 2028-01-30 is before that") as caught:
+        await bench.ask("history", HistoryQuery(days=42))
+    assert caught.value.code is ErrorCode.INVALID_ARGUMENT
+
+
 async def test_the_summary_includes_today_in_each_span() -> None:
     """Seven days are today and six before, thirty are today and twenty-nine before."""
     bench = Bench("2026-03-31T23:59:59")
@@ -186,6 +260,36 @@ async def test_the_summary_includes_today_in_each_span() -> None:
         bench.counters.values[f"stats:d:{day}:{{t1}}"] = Figures(messages=messages)
     reply = await bench.ask("summary", TenantQuery())
     assert (reply.today.messages, reply.last_7_days.messages, reply.last_30_days.messages) == (1, 11, 1111)
+
+
+async def test_a_tenant_without_traffic_has_zeros_everywhere() -> None:
+    """Whatever is asked, over a leap day and the end of a month: each period is there, with nothing in it."""
+    bench = Bench("2028-03-01T12:00:00")
+    figures = (
+        "messages", "deliveries", "bytes", "bytes_in", "bytes_out", "api_calls", "connection_seconds",
+    )  # fmt: skip
+
+    def nothing(usage: Any) -> bool:
+        return not any(getattr(usage, name) for name in (*figures, "active_agents", "active_channels"))
+
+    current = await bench.ask("current", TenantQuery())
+    assert nothing(current.usage) and nothing(current.today)
+    summary = await bench.ask("summary", TenantQuery())
+    assert nothing(summary.today) and nothing(summary.last_7_days) and nothing(summary.last_30_days)
+    history = await bench.ask("history", HistoryQuery(days=3))
+    assert [f"{day.date}" for day in history.history] == ["2028-02-28", "2028-02-29", "2028-03-01"]
+    assert all(map(nothing, [*history.history, history.totals]))
+    for granularity, by, number in (("hour", "agent", 72), ("day", "channel", 3), ("month", None, 2)):
+        query = MetricsQuery(
+            start_date=date(2028, 2, 28),
+            end_date=date(2028, 3, 1),
+            granularity=granularity,  # type: ignore[arg-type]
+            group_by=by,  # type: ignore[arg-type]
+        )
+        reply = await bench.ask("metrics", query)
+        assert len(reply.metrics) == number
+        assert all(map(nothing, [*reply.metrics, reply.totals]))
+        assert reply.totals.groups == ([] if by else None)
 
 
 async def test_a_tenant_that_never_was_is_not_found_and_a_deleted_one_is_still_shown() -> None:
@@ -205,9 +309,25 @@ async def test_a_tenant_that_never_was_is_not_found_and_a_deleted_one_is_still_s
     assert (reply.plan, reply.usage.messages, reply.limits) == (None, 3, Limits())
 
 
-async def test_the_month_that_gateways_ask_for_is_the_running_one() -> None:
-    """`GET_MONTH` names the month and its messages."""
-    bench = Bench("2026-12-31T23:59:59")
+async def test_months_are_those_that_were_asked_for() -> None:
+    """`GET_MONTHS` gives each tenant's messages of that month, whatever time it is here."""
+    bench = Bench("2027-01-01T00:00:00")
     bench.counters.values["stats:m:202612:{t1}"] = Figures(messages=42)
-    month = await bench.api.month(GetMonth("t1"))
-    assert (month.tenant_id, month.month, month.messages) == ("t1", "2026-12", 42)
+    reply = await bench.api.months(GetMonths(month="2026-12", tenant_ids=["t1", "t2"]))
+    assert (reply.month, reply.messages) == ("2026-12", {"t1": 42, "t2": 0})
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        GetMonths(month="2026-13", tenant_ids=["t1"]),
+        GetMonths(month="2026", tenant_ids=["t1"]),
+        GetMonths(month="2026-12", tenant_ids=["t1}:x"]),
+        GetMonths(month="2026-12", tenant_ids=["t1"] * 1001),
+    ],
+)
+async def test_months_that_are_no_question_are_refused(request_: GetMonths) -> None:
+    """A month, an id or a number of tenants that cannot be is refused before it becomes a key."""
+    with pytest.raises(ServiceError) as caught:
+        await Bench("2026-12-31T00:00:00").api.months(request_)
+    assert caught.value.code is ErrorCode.INVALID_ARGUMENT

@@ -35,6 +35,24 @@ def test_the_default_start_belongs_to_the_given_end() -> None:
 
 
 @pytest.mark.parametrize(
+    ("end", "granularity", "start"),
+    [
+        (date(2028, 1, 31), "month", date(2027, 2, 1)),
+        (date(1, 12, 31), "month", date(1, 1, 1)),
+        (date(1, 11, 30), "month", date.min),
+        (date(1, 1, 30), "day", date(1, 1, 1)),
+        (date(1, 1, 29), "day", date.min),
+        (date.min, "hour", date.min),
+    ],
+)
+def test_the_default_start_is_a_date_whatever_the_end_is(
+    end: date, granularity: Granularity, start: date
+) -> None:
+    """Before the year 1 there is nothing: such an end is refused as any that is not kept, and no fault."""
+    assert ranges.resolve(None, end, granularity, TODAY) == (start, end)
+
+
+@pytest.mark.parametrize(
     ("start", "end", "granularity"),
     [
         (date(2028, 3, 15), date(2028, 3, 14), "day"),
@@ -76,6 +94,16 @@ def test_whole_months_come_from_their_own_counter() -> None:
     assert february.counter_keys == ("stats:m:202802:{t1}",)
     assert february.active_keys("t1", "channel") == ["active:m:202802:{t1}:channels"]
     assert march.counter_keys == ("stats:m:202803:{t1}",)
+
+
+def test_months_that_have_expired_are_added_up_from_days_that_have_not() -> None:
+    """Where a plan keeps days for longer than months are, a whole month is the sum of its days."""
+    kept = Retention(rolled_days=1100)
+    (month,) = ranges.divide("t1", date(2026, 2, 1), date(2026, 2, 28), "month", TODAY, kept)
+    assert month.counter_keys == tuple(f"stats:d:202602{day:02}:{{t1}}" for day in range(1, 29))
+    assert len(month.active_keys("t1", "agent")) == 28
+    with pytest.raises(ServiceError, match="old months"):
+        ranges.divide("t1", date(2026, 2, 1), date(2026, 2, 28), "month", TODAY, Retention())
 
 
 def test_parts_of_months_are_added_up_from_days() -> None:

@@ -7,11 +7,14 @@ from datetime import date
 import msgspec
 
 from artcafe_common.clock import Clock, rfc3339
+from artcafe_common.errors import ErrorCode
 from artcafe_common.http import Call, Operation
 from artcafe_common.roles import Permission
 from artcafe_metering import periods, ranges
-from artcafe_metering.periods import Retention
+from artcafe_metering.counters import Counters
+from artcafe_metering.keeping import Keeping
 from artcafe_metering.rolled import Rolled
+from artcafe_metering.tenants import Tenants, check_known
 from artcafe_metering.wire import Usage, shown
 
 
@@ -43,17 +46,22 @@ class AdjustmentsReply(msgspec.Struct, frozen=True, kw_only=True):
 class AdjustmentsApi:
     """What billing asks after it has billed a day."""
 
-    def __init__(self, rolled: Rolled, clock: Clock, retention: Retention) -> None:
+    def __init__(
+        self, rolled: Rolled, counters: Counters, tenants: Tenants, clock: Clock, keeping: Keeping
+    ) -> None:
         self._rolled = rolled
+        self._counters = counters
+        self._tenants = tenants
         self._clock = clock
-        self._retention = retention
+        self._keeping = keeping
 
     def operations(self) -> list[Operation]:
         """Return the route."""
         return [
             Operation(
                 "GET", "/usage/adjustments", self.adjustments, "What came after a day had been closed",
-                Permission.USAGE_READ, query=RangeQuery, reply=AdjustmentsReply, tags=("usage",),
+                Permission.USAGE_READ, query=RangeQuery, reply=AdjustmentsReply,
+                errors=(ErrorCode.NOT_FOUND,), tags=("usage",),
             ),
         ]  # fmt: skip
 
@@ -62,7 +70,9 @@ class AdjustmentsApi:
         query: RangeQuery = call.query
         today = periods.utc(self._clock.now()).date()
         start, end = ranges.resolve(query.start_date, query.end_date, "day", today)
-        ranges.divide(call.tenant_id, start, end, "day", today, self._retention)
+        retention = await self._keeping.retention(call.tenant_id, "day", start, today)
+        ranges.divide(call.tenant_id, start, end, "day", today, retention)
+        await check_known(self._tenants, self._counters, call.tenant_id, start, end)
         entries = await self._rolled.entries(call.tenant_id, "day", f"{start}", f"{end}")
         return AdjustmentsReply(
             tenant_id=call.tenant_id,

@@ -17,6 +17,8 @@
 --       channels: six doubles for each id, which is also how they are stored
 local HEADER, CUT, CHUNK = 16, 2048, 1000
 local FIGURES, SIZE = '<dddddd', 48
+-- Up to here every whole number has a double.
+local EXACT = 2 ^ 53
 local PERSON = 'user:'
 local window = KEYS[1]
 local seq, floor = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -36,6 +38,24 @@ local function exists(key, kind)
     error('WRONGTYPE ' .. key)
   end
   return found ~= 'none'
+end
+
+-- What to write into a hash of totals; what is there and is no number that can grow is an error.
+local function grown(key, totals)
+  local fields, written = {}, {}
+  for i = 1, #totals, 2 do
+    fields[#fields + 1] = totals[i]
+  end
+  local olds = redis.call('HMGET', key, unpack(fields))
+  for i = 1, #fields do
+    local old = olds[i] or '0'
+    local sum = string.find(old, '^%-?%d+$') and tonumber(old) + tonumber(totals[2 * i])
+    if not sum or math.abs(sum) > EXACT then
+      error('WRONGTYPE ' .. key .. ' ' .. fields[i])
+    end
+    written[2 * i - 1], written[2 * i] = fields[i], string.format('%.0f', sum)
+  end
+  return written
 end
 
 -- What to write into a hash of ids, and the ids that were not in it.
@@ -79,9 +99,10 @@ end
 
 local added = cmsgpack.unpack(ARGV[7])
 local totals, agent_ids, channel_ids = added[1], added[2], added[3]
-local known = {}
+local known, sums = {}, {}
 for i = 2, 4 do
   known[i] = exists(KEYS[i], 'hash')
+  sums[i] = #totals > 0 and grown(KEYS[i], totals)
 end
 local hour_agents, fresh_in_hour = summed(KEYS[5], agent_ids, ARGV[8])
 local hour_channels, fresh_channels_in_hour = summed(KEYS[6], channel_ids, ARGV[9])
@@ -117,9 +138,7 @@ redis.call('PEXPIRE', window, ARGV[3])
 
 if #totals > 0 then
   for i = 2, 4 do
-    for field = 1, #totals, 2 do
-      redis.call('HINCRBY', KEYS[i], totals[field], totals[field + 1])
-    end
+    redis.call('HSET', KEYS[i], unpack(sums[i]))
     if not known[i] then
       redis.call('EXPIREAT', KEYS[i], ARGV[i + 2], 'NX')
     end

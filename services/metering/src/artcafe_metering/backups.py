@@ -6,20 +6,22 @@ import asyncio
 import hashlib
 import logging
 import os
-import re
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from artcafe_common.clock import Clock
 from artcafe_common.errors import ServiceError
 from artcafe_common.ids import new_ulid
 from artcafe_metering import metrics, periods
-from artcafe_metering.objects import Bucket
+from artcafe_metering.backup_folder import About, BackupFolder, beside, is_backup, made_at
+from artcafe_metering.objects import Bucket, reason_of
+from artcafe_metering.rdb import SnapshotError, check_snapshot
 from artcafe_metering.replication import CHUNK_BYTES, ReplicationError, giving_snapshot, receive_snapshot
 from artcafe_metering.valkey import Valkey
 
@@ -27,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 60.0
 RESTORE_SECONDS = 3600.0
-_NAME = "valkey-%Y%m%dT%H%M%SZ.rdb"
-_NAME_RE = re.compile(r"valkey-\d{8}T\d{6}Z\.rdb")
 _LEASE = "lease:backup"
 
 Say = Callable[[str], None]
@@ -38,31 +38,38 @@ class BackupError(Exception):
     """A backup or a restoration did not come about; the text says why."""
 
 
-class About(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands beside a backup, in a file of its name and ``.json``."""
+class Steps:
+    """Says how far something has come: each tenth, or each 100 MB where its end is not known."""
 
-    bytes: int
-    sha256: str
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._told = 0
+
+    def __call__(self, done: int, size: int | None) -> None:
+        """Note how many bytes are done."""
+        step = 100_000_000 if size is None else max(1, size // 10)
+        if done // step > self._told:
+            self._told = done // step
+            self._say(f"  {done // 1_000_000} MB" if size is None else f"  {100 * done // size} %")
 
 
 class Backups:
-    """Makes backups and removes old ones."""
+    """Makes backups, uploads them where there is a bucket, and removes old ones."""
 
     def __init__(
         self, url: str, folder: Path, bucket: Bucket | None, clock: Clock, *, kept_hours: int
     ) -> None:
         self._url = url
-        self._folder = folder
+        self._folder = BackupFolder(folder, timedelta(hours=kept_hours))
         self._bucket = bucket
         self._clock = clock
-        self._kept = timedelta(hours=kept_hours)
 
     async def run(self, valkey: Valkey, every_seconds: float) -> None:
         """Make one each time that it is due, on one of the replicas, until cancelled."""
-        if known := backups_in(self._folder):
-            metrics.BACKUP_LAST.set(_made_at(known[-1]).timestamp())
+        pause = min(every_seconds, RETRY_SECONDS)
+        known = False
         while True:
-            pause = min(every_seconds, RETRY_SECONDS)
+            known = known or await self._look_for_last()
             token = new_ulid()
             try:
                 # A little less than the pause between two, or each second one would be left out.
@@ -71,62 +78,93 @@ class Backups:
                 (holder,) = await valkey.read([("GET", _LEASE)])
                 if holder == token.encode():
                     try:
-                        await self.make()
+                        await self.make_or_upload(every_seconds)
                     except BackupError:
                         await valkey.read([("DEL", _LEASE)])
             except ServiceError as error:
                 logger.warning("backup_put_off", extra={"error": str(error)})
             await asyncio.sleep(pause)
 
-    async def make(self) -> Path:
+    async def make_or_upload(self, every_seconds: float) -> Path:
+        """Upload the last backup where that has failed and the next is not due yet, else make one.
+
+        A bucket that takes nothing would have the folder filled otherwise, by a backup for each try.
+
+        Raises: BackupError; it was logged and counted.
+        """
+        waiting = self._folder.waiting()
+        if self._bucket is None or waiting is None or self._age(waiting) >= every_seconds:
+            return await self.make()
+        return await self._told(self._upload(self._bucket, waiting))
+
+    async def make(self, say: Say = lambda _: None) -> Path:
         """Make a backup and remove those that are too old. Raises: BackupError; it was logged and counted."""
+        return await self._told(self._make(say))
+
+    async def _told(self, work: Awaitable[Path]) -> Path:
         try:
-            path = await self._make()
+            path = await work
         except (ReplicationError, OSError, ServiceError) as error:
+            reason = reason_of(error) if isinstance(error, ServiceError) else str(error)
             metrics.BACKUP_FAILURES.inc()
-            logger.error("backup_failed", extra={"error": str(error) or type(error).__name__})
-            raise BackupError(str(error) or type(error).__name__) from error
-        metrics.BACKUP_LAST.set(self._clock.now())
+            logger.error("backup_failed", extra={"error": reason or type(error).__name__})
+            raise BackupError(reason or type(error).__name__) from error
+        # By its name, which may be of an hour ago: that is how old the figures are that can be had back.
+        metrics.BACKUP_LAST.set(made_at(path).timestamp())
         logger.info("backup_made", extra={"file": path.name, "bytes": path.stat().st_size})
         return path
 
-    async def _make(self) -> Path:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async def _make(self, say: Say) -> Path:
         now = periods.utc(self._clock.now())
-        path = self._folder / now.strftime(_NAME)
-        draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+        draft, path = self._folder.draft(now)
+        self._folder.make_room()
         try:
             with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                size = await receive_snapshot(self._url, file)
+                say("Valkey makes a snapshot")
+                size = await receive_snapshot(self._url, file, Steps(say))
                 file.flush()
                 await asyncio.to_thread(os.fsync, file.fileno())
             about = About(bytes=size, sha256=await asyncio.to_thread(_sha256, draft))
-            _beside(path).write_bytes(msgspec.json.encode(about))
-            draft.rename(path)
+            self._folder.take_in(draft, path, about, waits=self._bucket is not None)
+            if self._bucket is not None:
+                say(f"uploading to s3://{self._bucket.name}")
+                await self._upload(self._bucket, path)
         finally:
             draft.unlink(missing_ok=True)
-        if self._bucket is not None:
-            await self._upload(self._bucket, path)
-        self._remove_old(now)
+            self._folder.remove_old(now)
         return path
 
-    async def _upload(self, bucket: Bucket, path: Path) -> None:
+    async def _upload(self, bucket: Bucket, path: Path) -> Path:
         async with bucket.upload(path.name, "application/octet-stream") as upload:
             with path.open("rb") as file:
                 while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
                     await upload.write(chunk)
-        await bucket.put(_beside(path).name, _beside(path).read_bytes(), "application/json")
+        await bucket.put(beside(path).name, beside(path).read_bytes(), "application/json")
+        self._folder.uploaded(path)
+        return path
 
-    def _remove_old(self, now: datetime) -> None:
-        for path in backups_in(self._folder)[:-1]:
-            if _made_at(path) < now - self._kept:
-                path.unlink(missing_ok=True)
-                _beside(path).unlink(missing_ok=True)
+    def _age(self, path: Path) -> float:
+        return self._clock.now() - made_at(path).timestamp()
+
+    async def _look_for_last(self) -> bool:
+        """Set the metric to what there is, and tell whether that could be looked at."""
+        if self._bucket is None:
+            last = self._folder.last()
+            known = [] if last is None else [made_at(last)]
+        else:
+            try:
+                known = await backups_in_bucket(self._bucket)
+            except ServiceError:
+                # Logged where it is refused; a backup that comes about says the same.
+                return False
+        if known:
+            metrics.BACKUP_LAST.set(known[-1].timestamp())
+        return True
 
 
-def backups_in(folder: Path) -> list[Path]:
-    """Return the backups in a folder, oldest first."""
-    return sorted(path for path in folder.glob("valkey-*.rdb") if _NAME_RE.fullmatch(path.name))
+async def backups_in_bucket(bucket: Bucket) -> list[datetime]:
+    """Return when the backups in a bucket were made, oldest first. Raises: ServiceError."""
+    return sorted(made_at(Path(key)) for key in await bucket.keys("valkey-") if is_backup(key))
 
 
 async def restore(url: str, path: Path, say: Say, *, host: str | None = None, force: bool = False) -> None:
@@ -134,7 +172,7 @@ async def restore(url: str, path: Path, say: Say, *, host: str | None = None, fo
 
     Raises: BackupError, also where there is something in Valkey and `force` was not given.
     """
-    size = await asyncio.to_thread(_check, path)
+    size = await asyncio.to_thread(_check, path, say)
     client = Redis.from_url(url, protocol=2, decode_responses=True)
     try:
         there = await client.dbsize()
@@ -145,8 +183,17 @@ async def restore(url: str, path: Path, say: Say, *, host: str | None = None, fo
             await client.replicaof(name, port)
             try:
                 await _until_read(client, size, say)
-            finally:
                 await client.replicaof("NO", "ONE")
+            except RedisConnectionError as error:
+                # It replaces its append-only file when it has read everything, and not before.
+                raise BackupError(
+                    f"Valkey went away while it read {path.name} ({error}): nothing is replaced, when it runs"
+                    " again it has what it had. Its log has the reason; take another backup if it cannot read"
+                    " this one"
+                ) from None
+            except BaseException:
+                await client.replicaof("NO", "ONE")
+                raise
         await _until_on_disk(client, say)
         say(f"restored: {await client.dbsize()} keys")
     except TimeoutError:
@@ -159,16 +206,15 @@ async def restore(url: str, path: Path, say: Say, *, host: str | None = None, fo
 
 async def _until_read(client: Redis, size: int, say: Say) -> None:
     """Wait until the server has read it all; a server that cannot reach us tries for half a minute."""
-    tries, told = 0, -1
+    tries, steps = 0, Steps(say)
     while True:
         info = await client.info("replication")
         if info.get("master_link_status") == "up":
+            # It may have read the rest, or all of it, since it was last looked at.
+            steps(size, size)
             return
         if info.get("master_sync_in_progress"):
-            percent = 100 * max(0, int(info.get("master_sync_read_bytes", 0))) // max(size, 1)
-            if percent // 10 > told:
-                told = percent // 10
-                say(f"  {min(percent, 100)} %")
+            steps(min(size, max(0, int(info.get("master_sync_read_bytes", 0)))), size)
         else:
             tries += 1
             if tries > 300:
@@ -189,29 +235,25 @@ async def _until_on_disk(client: Redis, say: Say) -> None:
         await asyncio.sleep(0.1)
 
 
-def _check(path: Path) -> int:
-    """Return the size of a backup. Raises: BackupError where it is none."""
+def _check(path: Path, say: Say) -> int:
+    """Return the size of a backup. Raises: BackupError where it is none, or not a whole one."""
+    refused = "Nothing is replaced: take another backup"
     try:
-        with path.open("rb") as file:
-            if file.read(5) not in (b"REDIS", b"VALKE"):
-                raise BackupError(f"{path} is not a backup")
-        if _beside(path).exists():
-            about = msgspec.json.decode(_beside(path).read_bytes(), type=About)
-            if about.bytes != path.stat().st_size or about.sha256 != _sha256(path):
-                raise BackupError(f"{path} is damaged: it is not what its checksum was made of")
-        return path.stat().st_size
+        size = path.stat().st_size
+        if beside(path).exists():
+            about = msgspec.json.decode(beside(path).read_bytes(), type=About)
+            if about.bytes != size or about.sha256 != _sha256(path):
+                raise BackupError(f"{path} is damaged: it is not what its checksum was made of. {refused}")
+        else:
+            say(f"there is no {beside(path).name}: reading {path.name} through for its own checksum")
+            check_snapshot(path, Steps(say))
+        return size
+    except SnapshotError as error:
+        raise BackupError(f"{path} {error}. {refused}, or one with its .json") from None
     except OSError as error:
         raise BackupError(f"{path} cannot be read: {error.strerror}") from None
     except msgspec.MsgspecError:
-        raise BackupError(f"{_beside(path)} is damaged") from None
-
-
-def _made_at(path: Path) -> datetime:
-    return datetime.strptime(path.name, _NAME).replace(tzinfo=UTC)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
+        raise BackupError(f"{beside(path)} is damaged") from None
 
 
 def _sha256(path: Path) -> str:

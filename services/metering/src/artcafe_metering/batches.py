@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -22,7 +24,11 @@ PERSON_PREFIX = "user:"
 PERSON_MAX_LENGTH = 300
 FUTURE_SECONDS_MAX = 3600.0
 _REASON_MAX_LENGTH = 200
+_ASIDE = "-aside"
+_SOURCE_MAX_LENGTH = 64
 _NAMES_REMEMBERED = 100_000
+
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 Counts = tuple[int, ...]
@@ -53,7 +59,20 @@ class CheckedBatch(msgspec.Struct, frozen=True):
     rows: list[CheckedRow]
 
 
+class LooseBatch(msgspec.Struct, frozen=True):
+    """A `UsageBatch` whose rows are still to be looked at, each by itself."""
+
+    source: str
+    seq: Annotated[int, msgspec.Meta(ge=1, le=SEQ_MAX)]
+    start: float
+    end: float
+    rows: list[msgspec.Raw]
+
+
 _decode = msgspec.json.Decoder(CheckedBatch).decode
+_decode_loosely = msgspec.json.Decoder(LooseBatch).decode
+_decode_row = msgspec.json.Decoder(CheckedRow).decode
+_decode_values = msgspec.json.Decoder(list[object]).decode
 
 
 class PoisonError(Exception):
@@ -90,39 +109,132 @@ class Additions:
 
 
 @dataclass(frozen=True, slots=True)
+class Aside:
+    """What is bad of a batch: a batch of its own, under its own subject, and why."""
+
+    subject: str
+    payload: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """A checked batch: its name, the hour it belongs to, and what it adds to each tenant."""
+    """A checked batch: its name, the hour it belongs to, what it adds to each tenant, and what is bad of it.
+
+    A tenant that has bad rows is among the tenants, if need be with nothing to add: that it had its part of
+    the batch is to be known when all of its rows can be read some day.
+    """
 
     source: str
     seq: int
     hour: datetime
     tenants: dict[str, Additions]
+    aside: Aside | None = None
+
+    @property
+    def was_aside(self) -> bool:
+        """Whether it is what was bad of another one."""
+        return self.source.endswith(_ASIDE)
 
 
-def read_batch(subject: str, payload: bytes, oldest: float, now: float) -> Batch:
+def read_batch(subject: str, payload: bytes, oldest: float, stored: float) -> Batch:
     """Decode and check a message; `oldest` is the earliest time for which counters are still kept.
 
-    Raises: PoisonError with the reason, which quotes no value of the payload.
+    `stored` is when the stream took it: so it is judged alike whenever it is read.
+
+    Raises: PoisonError with the reason, which quotes no value of the payload, where nothing of it is good.
     """
-    try:
-        batch = _decode(payload)
-    except msgspec.ValidationError as error:
-        raise PoisonError(f"not a usage batch: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise PoisonError("not JSON") from None
+    batch = _decoded(payload)
     if not is_token(batch.source) or subject.rpartition(".")[2] != batch.source:
         raise PoisonError("the source is not that of the subject")
-    if not oldest <= batch.start <= now + FUTURE_SECONDS_MAX:
+    if not oldest <= batch.start <= stored + FUTURE_SECONDS_MAX:
         raise PoisonError("the time lies outside of what is kept")
+    aside = None
+    if (tenants := _added_up(batch)) is None:
+        loose = batch if isinstance(batch, LooseBatch) else _decode_loosely(payload)
+        tenants, aside = _sorted_out(subject, loose)
+    return Batch(batch.source, batch.seq, hour_of(batch.start), tenants, aside)
+
+
+def aside_name(source: str, seq: int) -> str:
+    """Return the source under which what is bad of a batch is a batch; its sequence is 1."""
+    name = f"{source}-{seq}{_ASIDE}"
+    if len(name) <= _SOURCE_MAX_LENGTH:
+        return name
+    return hashlib.sha256(name.encode()).hexdigest()[: _SOURCE_MAX_LENGTH - len(_ASIDE)] + _ASIDE
+
+
+def only_tenants(payload: bytes, tenants: Collection[str]) -> bytes:
+    """Return a batch that can be read with the rows of some tenants only."""
+    batch = _decode_loosely(payload)
+    rows = [row for row in batch.rows if _tenant_of(row) in tenants]
+    return msgspec.json.encode(msgspec.structs.replace(batch, rows=rows))
+
+
+def _decoded(payload: bytes) -> CheckedBatch | LooseBatch:
+    """Return the batch with its rows, or with some that are none. Raises: PoisonError."""
+    try:
+        try:
+            return _decode(payload)
+        except msgspec.ValidationError:
+            return _decode_loosely(payload)
+    except msgspec.ValidationError as error:
+        raise PoisonError(f"not a usage batch: {error}") from None
+    except _UNREADABLE:
+        raise PoisonError("not JSON") from None
+
+
+def _added_up(batch: CheckedBatch | LooseBatch) -> dict[str, Additions] | None:
+    """Return what is added to each tenant; None where not every row is good."""
+    if isinstance(batch, LooseBatch):
+        return None
     tenants: dict[str, Additions] = {}
     for row in batch.rows:
-        if wrong := _wrong_id(row.tenant_id, row.agent_id, row.channel_id):
-            raise PoisonError(f"a {wrong} is not valid")
+        if _wrong_id(row.tenant_id, row.agent_id, row.channel_id):
+            return None
         additions = tenants.get(row.tenant_id)
         if additions is None:
             additions = tenants[row.tenant_id] = Additions()
         additions.add(row)
-    return Batch(batch.source, batch.seq, hour_of(batch.start), tenants)
+    return tenants
+
+
+def _sorted_out(subject: str, batch: LooseBatch) -> tuple[dict[str, Additions], Aside]:
+    """Return what the good rows add, and the bad ones. Raises: PoisonError where there are no good ones."""
+    tenants: dict[str, Additions] = {}
+    bad: list[msgspec.Raw] = []
+    reason = ""
+    for raw in batch.rows:
+        try:
+            row = _decode_row(raw)
+            wrong = _wrong_id(row.tenant_id, row.agent_id, row.channel_id)
+        except msgspec.ValidationError as error:
+            wrong = f"not a row: {error}"
+        except _UNREADABLE:
+            wrong = "not JSON"
+        if wrong:
+            bad.append(raw)
+            reason = reason or wrong
+        else:
+            tenants.setdefault(row.tenant_id, Additions()).add(row)
+    if len(bad) == len(batch.rows):
+        raise PoisonError(reason)
+    for raw in bad:
+        tenant_id = _tenant_of(raw)
+        if is_token(tenant_id):
+            tenants.setdefault(tenant_id, Additions())
+    name = aside_name(batch.source, batch.seq)
+    payload = msgspec.json.encode(msgspec.structs.replace(batch, source=name, seq=1, rows=bad))
+    prefix = subject.rpartition(".")[0]
+    return tenants, Aside(f"{prefix}.{name}", payload, f"{len(bad)} of {len(batch.rows)} rows: {reason}")
+
+
+def _tenant_of(raw: msgspec.Raw) -> str:
+    try:
+        values = _decode_values(raw)
+    except _UNREADABLE:
+        return ""
+    return values[0] if values and isinstance(values[0], str) else ""
 
 
 def _add(groups: dict[str, Counts], name: str, counts: Counts) -> None:
@@ -134,11 +246,11 @@ def _add(groups: dict[str, Counts], name: str, counts: Counts) -> None:
 @lru_cache(_NAMES_REMEMBERED)
 def _wrong_id(tenant_id: str, agent_id: str, channel_id: str) -> str:
     if not is_token(tenant_id):
-        return "tenant_id"
+        return "a tenant_id is not valid"
     if agent_id and not is_token(agent_id) and not _is_person(agent_id):
-        return "agent_id"
+        return "an agent_id is not valid"
     if channel_id and not is_channel_id(channel_id):
-        return "channel_id"
+        return "a channel_id is not valid"
     return ""
 
 

@@ -15,9 +15,11 @@ from importlib import resources
 import msgspec
 
 from artcafe_metering import keys, periods
-from artcafe_metering.batches import Additions, Counts
+from artcafe_metering.batches import Additions, Counts, aside_name
 
 WINDOW_LIFETIME = timedelta(days=15)
+# Longer than USAGE_DEAD keeps what was put aside.
+ASIDE_LIFETIME = timedelta(days=45)
 # How far behind the newest batch of its source a batch may come; see mark.lua.
 WINDOW_BATCHES = 1 << 20
 _LIFETIME_MS = int(WINDOW_LIFETIME.total_seconds() * 1000)
@@ -69,6 +71,11 @@ class Commands:
         )
         return self.apply_script.call(APPLY_KEYS + APPLY_ARGUMENTS, b"".join(rest))
 
+    def put_aside(self, source: str, seq: int) -> bytes:
+        """Return the command that notes that the bad rows of a batch are not among what is applied of it."""
+        lifetime = str(int(ASIDE_LIFETIME.total_seconds()))
+        return _command("SET", keys.aside_key(aside_name(source, seq)), "1", "EX", lifetime)
+
     def mark(self, source: str, highest: int, seqs: Sequence[int]) -> bytes:
         """Return the command that notes applied batches of a source and answers with its floor."""
         arguments = (_LIFETIME_MS, WINDOW_BATCHES, highest, *seqs)
@@ -78,7 +85,8 @@ class Commands:
     def unrolled(self, places: Mapping[datetime, Iterable[str]], stamp: str) -> list[bytes]:
         """Return the commands that note of which tenants the hours, and their days, have to be rolled up.
 
-        The stamp is a new one for each round: who has rolled up takes the note away unless it was renewed.
+        The stamp is a new one for each round: who has rolled up takes the note away unless it was renewed,
+        and who has recounted a day does so again when its stamp has changed.
         """
         days: dict[datetime, set[str]] = {}
         commands: list[bytes] = []
@@ -89,6 +97,7 @@ class Commands:
         for day, tenants in days.items():
             expiry = periods.day_expiry(day.date(), self._retention)
             commands += _note(keys.unrolled_key("day", day), tenants, stamp, expiry)
+            commands.append(_command("SET", keys.changed_key(day.date()), stamp, "EXAT", str(expiry)))
         return commands
 
     def _expiries_of(self, hour: datetime) -> bytes:

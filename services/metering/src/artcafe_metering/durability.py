@@ -6,7 +6,9 @@ redis/redis#13793; Valkey 9.1.2 does so too). In that mode its answer is therefo
 be relied on is that the server starts an fsync when a second has passed since the last, unless one is
 running, and tells of one that runs (`aof_pending_bio_fsync`). Hence two looks: the first finds none
 running, and so does the second, a second and a bit later. Between them an fsync was started that covers
-everything written before, and it has ended.
+everything written before, and it has ended. The second look is two questions: a server that stood still in
+between (a stopped process, a machine that was moved) answers one before it gets to starting the fsync that is
+due, and the next one after it.
 
 With ``appendfsync always`` an answer is not sent before the fsync, and nothing needs to be waited for.
 """
@@ -79,7 +81,7 @@ async def _quiet_twice(session: WriteSession) -> bool:
         await asyncio.sleep(LOOK_AGAIN_SECONDS / 20)
         return False
     await asyncio.sleep(LOOK_AGAIN_SECONDS)
-    return not await _fsync_runs(session)
+    return not await _fsync_runs(session) and not await _fsync_runs(session)
 
 
 async def keeps_a_log(session: WriteSession) -> None:

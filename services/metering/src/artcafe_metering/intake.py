@@ -10,19 +10,20 @@ import asyncio
 import logging
 
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
 from artcafe_common.bus import Bus
 from artcafe_common.clock import Clock
-from artcafe_common.errors import ServiceError, unavailable
+from artcafe_common.errors import ServiceError
+from artcafe_common.starting import cancel_all
 from artcafe_common.streams import USAGE, ensure_stream
 from artcafe_metering import metrics
-from artcafe_metering.batches import Batch, PoisonError, read_batch
+from artcafe_metering.backlog import Backlog
+from artcafe_metering.batches import Batch, PoisonError, only_tenants, read_batch
+from artcafe_metering.dead import DeadLetters
 from artcafe_metering.ledger import Ledger
-from artcafe_metering.periods import Retention
 from artcafe_metering.pull import Pull
-from artcafe_metering.streams import CONSUMER, DEAD_SUBJECT, USAGE_DEAD
+from artcafe_metering.streams import CONSUMER, USAGE_DEAD
 
 logger = logging.getLogger(__name__)
 
@@ -48,14 +49,24 @@ _TERM = b"+TERM"
 class Intake:
     """The consuming side of metering in one process."""
 
-    def __init__(self, bus: Bus, ledger: Ledger, clock: Clock, retention: Retention, rounds: int) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        ledger: Ledger,
+        clock: Clock,
+        hours_kept_days: int,
+        rounds: int,
+        stream_replicas: int = 1,
+    ) -> None:
         self._bus = bus
         self._jetstream: JetStreamContext = bus.jetstream(timeout=DEAD_TIMEOUT_SECONDS)
+        self._backlog = Backlog(self._jetstream, clock)
+        self._dead = DeadLetters(self._jetstream)
         self._ledger = ledger
         self._clock = clock
-        # An hour that is about to expire takes no more.
-        self._oldest_seconds = (retention.hours - 1) * _DAY_SECONDS
+        self._oldest_seconds = open_seconds(hours_kept_days)
         self._rounds = rounds
+        self._stream_replicas = stream_replicas
         self._taking = asyncio.Lock()
         assert USAGE.name is not None and CONSUMER.durable_name is not None
         self._pull = Pull(bus, USAGE.name, CONSUMER.durable_name, self._prepare, QUEUE_BATCHES)
@@ -67,40 +78,34 @@ class Intake:
 
     async def backlog(self) -> int:
         """Return how many batches no replica has taken yet. Raises: ServiceError ``unavailable``."""
-        assert USAGE.name is not None and CONSUMER.durable_name is not None
-        try:
-            info = await self._jetstream.consumer_info(USAGE.name, CONSUMER.durable_name)
-        except (NatsError, TimeoutError):
-            raise unavailable("usage stream") from None
-        return info.num_pending or 0
+        return await self._backlog.undelivered()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then finish the rounds that have begun and give the rest back."""
         pulling = asyncio.create_task(self._pull.run())
+        looking = asyncio.create_task(self._backlog.run())
         workers = [asyncio.create_task(self._work(stop)) for _ in range(self._rounds)]
         try:
             stopping = asyncio.create_task(stop.wait())
-            done, _ = await asyncio.wait([stopping, pulling, *workers], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(
+                [stopping, pulling, looking, *workers], return_when=asyncio.FIRST_COMPLETED
+            )
             if stopping not in done:
                 stopping.cancel()
                 # None of them ends by itself: it is a bug, and the process must not stay behind without them.
                 for task in done:
                     task.result()
         finally:
-            pulling.cancel()
-            await asyncio.wait([pulling])
+            await cancel_all([pulling, looking])
             for message in self._pull.leave():
                 self._answer(message, _nak(0))
             _, unfinished = await asyncio.wait(workers, timeout=FINISH_SECONDS)
-            for task in unfinished:
-                task.cancel()
-            if unfinished:
-                await asyncio.wait(unfinished)
+            await cancel_all(unfinished)
 
     async def _prepare(self) -> None:
         assert USAGE.name is not None
-        await ensure_stream(self._jetstream, USAGE)
-        await ensure_stream(self._jetstream, USAGE_DEAD)
+        for stream in (USAGE, USAGE_DEAD):
+            await ensure_stream(self._jetstream, stream, self._stream_replicas)
         await self._jetstream.add_consumer(USAGE.name, CONSUMER)
 
     async def _work(self, stop: asyncio.Event) -> None:
@@ -121,11 +126,19 @@ class Intake:
         known = [(m, b) for m, b in zip(messages, batches, strict=True) if b is not None]
         if known:
             done = await self._ledger.apply([batch for _, batch in known])
-            for (message, _), on_disk in zip(known, done, strict=True):
-                if not on_disk:
-                    metrics.BATCHES.labels("retried").inc()
-                self._answer(message, _ACK if on_disk else _nak(RETRY_ONE_SECONDS))
+            for (message, batch), on_disk in zip(known, done, strict=True):
+                self._answer(message, _ACK if on_disk else await self._not_applied(message, batch))
         metrics.BACKLOG.set(messages[-1].metadata.num_pending)
+
+    async def _not_applied(self, message: Msg, batch: Batch) -> bytes:
+        """Return what the stream is told of a batch that alone was refused."""
+        if given_up := self._ledger.given_up(batch):
+            rows = only_tenants(message.data, given_up)
+            reason = f"not applied: {next(iter(given_up.values()))}"
+            if await self._dead.bury(message, rows, message.subject, reason):
+                return _TERM
+        metrics.BATCHES.labels("retried").inc()
+        return _nak(RETRY_ONE_SECONDS)
 
     async def _take(self, stop: asyncio.Event) -> list[Msg]:
         """Return the next messages; none when it is time to stop."""
@@ -153,31 +166,20 @@ class Intake:
                 continue
 
     async def _read(self, message: Msg) -> Batch | None:
-        now = self._clock.now()
+        """Return what can be counted of a message; what cannot is put aside before that is acknowledged."""
+        oldest = self._clock.now() - self._oldest_seconds
+        stored = message.metadata.timestamp.timestamp()
         try:
-            return read_batch(message.subject, message.data, now - self._oldest_seconds, now)
+            batch = read_batch(message.subject, message.data, oldest, stored)
         except PoisonError as poison:
-            await self._bury(message, poison.reason)
+            buried = await self._dead.bury(message, message.data, message.subject, poison.reason)
+            self._answer(message, _TERM if buried else _nak(RETRY_SECONDS))
             return None
-
-    async def _bury(self, message: Msg, reason: str) -> None:
-        """Put a message that is no batch aside; only then is it taken off the stream's list."""
-        place = message.metadata.sequence.stream
-        headers = {
-            "Nats-Msg-Id": f"{USAGE.name}:{place}",
-            "Artcafe-Reason": reason,
-            "Artcafe-Stream-Sequence": str(place),
-        }
-        subject = f"{DEAD_SUBJECT}.{message.subject.rpartition('.')[2]}"
-        logger.error("usage_batch_dead", extra={"reason": reason, "stream_sequence": place})
-        try:
-            await self._jetstream.publish(subject, message.data, headers=headers)
-        except (NatsError, TimeoutError) as error:
-            logger.warning("usage_batch_not_buried", extra={"error": type(error).__name__})
+        aside = batch.aside
+        if aside and not await self._dead.bury(message, aside.payload, aside.subject, aside.reason):
             self._answer(message, _nak(RETRY_SECONDS))
-            return
-        metrics.BATCHES.labels("dead").inc()
-        self._answer(message, _TERM)
+            return None
+        return batch
 
     def _answer(self, message: Msg, answer: bytes) -> None:
         try:
@@ -185,6 +187,11 @@ class Intake:
         except ServiceError:
             # Not heard, it comes again and is recognised.
             logger.debug("acknowledgement_not_sent")
+
+
+def open_seconds(hours_kept_days: int) -> int:
+    """Return for how long an hour takes batches: one that is about to expire in Valkey takes no more."""
+    return (hours_kept_days - 1) * _DAY_SECONDS
 
 
 def _nak(seconds: float) -> bytes:

@@ -13,8 +13,8 @@ bitmap is cut at the floor. A round therefore is
 
 1. for each source: ask for the floor;
 2. for each batch and tenant: apply, given the floor;
-3. note for the rollup whose hours and days have changed (`roller.py`), and for each source mark those batches
-   of which every tenant was applied;
+3. note for the rollup whose hours and days have changed (`roller.py`), for the recount that the days have
+   (`reconcile.py`), and for each source mark those batches of which every tenant was applied;
 4. wait until all of it is on disk; only then may the caller acknowledge.
 
 The order is what makes it safe. A mark follows its applications in the append-only file, so no crash leaves a
@@ -22,39 +22,64 @@ mark without them; and all of it is on one connection, so that a server which cr
 without the writes cannot confirm them. (On a cluster step 2 would wait for its nodes' disks before step 3.)
 
 Both kinds of window live longer than the stream keeps a batch.
+
+Bad rows of a batch are put aside (`dead.py`), and may come back as a batch of their own when a newer version
+can read them. They count only where a note says that the batch was applied without them: where it was read
+anew meanwhile, since the counters were lost, it was applied as a whole.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ResponseError
 
 from artcafe_common.errors import ServiceError, unavailable
 from artcafe_common.ids import new_ulid
-from artcafe_metering import durability, metrics, periods
+from artcafe_metering import durability, keys, metrics, periods
 from artcafe_metering.batches import Additions, Batch
 from artcafe_metering.commands import Commands
+from artcafe_metering.generation import Generation
+from artcafe_metering.holes import Holes
+from artcafe_metering.stubborn import Stubborn, is_servers_own
 from artcafe_metering.valkey import WHAT, Command, Valkey, WriteSession
 
 logger = logging.getLogger(__name__)
 
 # So many go out before their answers are read: little is under way, and Valkey answers others in between.
 APPLICATIONS_AT_ONCE = 256
+LOOK_SECONDS = 60.0
+# So long a batch may be late without others being asked for it, and without the log telling of it.
+HOLE_SECONDS = 300.0
+TELL_HOLE_SECONDS = 3600.0
+# Refused where the server is full, read-only or cannot write to its disk.
+_PROBE: Command = ("SET", "ledger:probe", "1", "PX", "60000")
 
 
 class Ledger:
     """The writing side of the counters."""
 
-    def __init__(self, valkey: Valkey, retention: periods.Retention, *, wait_for_disk: bool = True) -> None:
+    def __init__(
+        self,
+        valkey: Valkey,
+        retention: periods.Retention,
+        generation: Generation | None = None,
+        *,
+        wait_for_disk: bool = True,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._valkey = valkey
+        self._generation = generation
         self._commands = Commands(retention)
         self._wait_for_disk = wait_for_disk
+        self._stubborn = Stubborn()
+        self._holes = Holes(monotonic)
 
     async def ready(self) -> None:
         """Raise ``unavailable`` unless Valkey takes writes and, where that is asked for, keeps them."""
@@ -77,6 +102,37 @@ class Ledger:
         metrics.ROUND_SECONDS.observe(time.perf_counter() - started)
         return done
 
+    async def look_for_holes(self) -> None:
+        """Set the metric of holes, after asking whether other replicas have filled them.
+
+        Raises: ServiceError ``unavailable``.
+        """
+        if sources := self._holes.older_than(HOLE_SECONDS):
+            async with self._prepared() as (session, _):
+                answers = await session.send([self._commands.mark(source, 0, ()) for source in sources])
+            for source, answer in zip(sources, answers, strict=True):
+                if not isinstance(answer, ResponseError):
+                    self._holes.seen(source, answer[0])
+            for source in self._holes.to_tell(TELL_HOLE_SECONDS):
+                logger.warning("usage_batch_not_come", extra={"source": source})
+        metrics.FLOOR_LAG.set(self._holes.age())
+
+    async def watch(self) -> None:
+        """Look for holes again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self.look_for_holes()
+            except ServiceError as error:
+                logger.warning("holes_not_looked_for", extra={"error": str(error)})
+
+    def given_up(self, batch: Batch) -> Mapping[str, str]:
+        """Return the tenants, with reasons, for which a batch was refused so often that it is given up.
+
+        None where it may yet be applied, and never for a server that is away, full or otherwise in trouble.
+        """
+        return self._stubborn.given_up(batch.source, batch.seq)
+
     @asynccontextmanager
     async def _prepared(self) -> AsyncIterator[tuple[WriteSession, durability.Mode]]:
         for last in (False, True):
@@ -97,11 +153,14 @@ class Ledger:
         commands: list[Command] = [
             durability.ASK_MODE,
             ("SCRIPT", "EXISTS", *(script.sha for script in scripts)),
+            ("EXISTS", keys.SINCE),
         ]
-        mode, known = await session.send(commands)
+        mode, known, begun = await session.send(commands)
         if isinstance(known, ResponseError):
             logger.warning("valkey_not_ready", extra={"answer": str(known)})
             raise unavailable(WHAT)
+        if not begun and self._generation is not None:
+            await self._generation.begin()
         if not all(known):
             await session.send([("SCRIPT", "LOAD", script.text) for script in scripts])
         return durability.mode_of(mode) if self._wait_for_disk else "everysec"
@@ -126,11 +185,13 @@ class Ledger:
     async def _apply_all(
         self, session: WriteSession, batches: Sequence[Batch], floors: dict[str, int]
     ) -> list[bool]:
-        errors: dict[int, ResponseError] = {}
+        refused: dict[int, dict[str, str]] = {}
         fresh = [False] * len(batches)
+        whole = await self._applied_as_a_whole(session, batches)
         parts = [
             (index, tenant_id, additions)
             for index, batch in enumerate(batches)
+            if index not in whole
             for tenant_id, additions in batch.tenants.items()
         ]
         for first in range(0, len(parts), APPLICATIONS_AT_ONCE):
@@ -138,26 +199,44 @@ class Ledger:
             answers = await session.send(
                 [self._applying(batches[part[0]], *part[1:], floors) for part in some]
             )
-            for (index, _, additions), answer in zip(some, answers, strict=True):
-                if isinstance(answer, NoScriptError):
-                    raise _refused(answer)
+            for (index, tenant_id, additions), answer in zip(some, answers, strict=True):
                 if isinstance(answer, ResponseError):
-                    errors[index] = answer
+                    if is_servers_own(answer):
+                        raise _refused(answer)
+                    refused.setdefault(index, {})[tenant_id] = str(answer)
                 elif answer == 1:
                     fresh[index] = True
+                    self._stubborn.applied()
                     metrics.MESSAGES.inc(additions.totals[0])
-        if errors and len(errors) == len(batches):
-            raise _refused(next(iter(errors.values())))
-        for index, error in errors.items():
-            batch = batches[index]
-            logger.error(
-                "usage_batch_not_applied",
-                extra={"source": batch.source, "seq": batch.seq, "answer": str(error)},
-            )
-        for index, is_fresh in enumerate(fresh):
-            if index not in errors:
+        if refused:
+            (answer,) = await session.send([_PROBE])
+            if isinstance(answer, ResponseError):
+                raise _refused(answer)
+        for index, (batch, is_fresh) in enumerate(zip(batches, fresh, strict=True)):
+            if reasons := refused.get(index):
+                self._stubborn.refused(batch.source, batch.seq, reasons)
+                details = {"source": batch.source, "seq": batch.seq, "answer": next(iter(reasons.values()))}
+                logger.error("usage_batch_not_applied", extra=details)
+            else:
+                self._stubborn.done(batch.source, batch.seq)
                 metrics.BATCHES.labels("applied" if is_fresh else "repeated").inc()
-        return [index not in errors for index in range(len(batches))]
+        return [index not in refused for index in range(len(batches))]
+
+    async def _applied_as_a_whole(self, session: WriteSession, batches: Sequence[Batch]) -> set[int]:
+        """Note the batches whose bad rows were put aside; return such rows that were counted after all."""
+        returned = [index for index, batch in enumerate(batches) if batch.was_aside]
+        commands: list[Command] = [
+            self._commands.put_aside(batch.source, batch.seq) for batch in batches if batch.aside is not None
+        ]
+        commands += [("EXISTS", keys.aside_key(batches[index].source)) for index in returned]
+        if not commands:
+            return set()
+        answers = await session.send(commands)
+        for answer in answers:
+            if isinstance(answer, ResponseError):
+                raise _refused(answer)
+        known = answers[len(answers) - len(returned) :]
+        return {index for index, noted in zip(returned, known, strict=True) if not noted}
 
     def _applying(
         self, batch: Batch, tenant_id: str, additions: Additions, floors: dict[str, int]
@@ -182,6 +261,9 @@ class Ledger:
         for answer in answers:
             if isinstance(answer, ResponseError):
                 raise _refused(answer)
+        marks = answers[len(answers) - len(seqs) :]
+        for (source, marked), (floor, _) in zip(seqs.items(), marks, strict=True):
+            self._holes.seen(source, floor, max(marked))
         if self._wait_for_disk:
             await durability.on_disk(session, mode, confirmation)
 

@@ -7,8 +7,12 @@ that the number is new, so that of two exports which end at once one goes behind
 
 from __future__ import annotations
 
+import base64
 import hashlib
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from artcafe_common.dynamo import Dynamo, TransactionFailed
 from artcafe_common.errors import unavailable
@@ -16,6 +20,27 @@ from artcafe_metering.rolled import USAGE_METRICS
 from artcafe_metering.signing import Signer
 
 _ATTEMPTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A manifest in its chain; `sha256` is what the next one says of it."""
+
+    number: int
+    signed: str
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the signed manifest."""
+        return hashlib.sha256(self.signed.encode()).hexdigest()
+
+    def about(self) -> dict[str, Any]:
+        """Return what the manifest says."""
+        payload = self.signed.split(".")[1]
+        found: dict[str, Any] = msgspec.json.decode(
+            base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+        )
+        return found
 
 
 class Manifests:
@@ -28,16 +53,13 @@ class Manifests:
 
     async def append(self, tenant_id: str, export_id: str, about: dict[str, Any]) -> str:
         """Number, sign and keep what there is to say about an export; return the signed manifest."""
-        scope = f"{tenant_id}#manifest"
+        scope = _scope(tenant_id)
         for _ in range(_ATTEMPTS):
-            page = await self._table.query(
-                "#scope = :scope", {"scope": scope}, limit=1, forward=False, consistent=True
-            )
-            last = page.items[0] if page.items else None
-            number = int(last["item"]) + 1 if last else 1
-            before = hashlib.sha256(last["manifest"].encode()).hexdigest() if last else None
+            last = await self.head(tenant_id)
+            number = last.number + 1 if last else 1
+            before = last.sha256 if last else None
             signed = self._signer.sign(about | {"number": number, "previous_sha256": before})
-            item = f"{number:010d}"
+            item = _item(number)
             try:
                 await self._dynamo.transact(
                     [
@@ -56,10 +78,42 @@ class Manifests:
                     return found
         raise unavailable("the store")
 
+    async def head(self, tenant_id: str) -> Link | None:
+        """Return the newest manifest; None where there is none."""
+        links = await self.before(tenant_id, None, 1)
+        return links[0] if links else None
+
+    async def before(self, tenant_id: str, number: int | None, limit: int) -> list[Link]:
+        """Return so many manifests before a number, or the last ones, newest first; fewer only at the end."""
+        found: list[Link] = []
+        position = {"scope": _scope(tenant_id), "item": _item(number)} if number is not None else None
+        while len(found) < limit:
+            page = await self._table.query(
+                "#scope = :scope",
+                {"scope": _scope(tenant_id)},
+                limit=limit - len(found),
+                position=position,
+                forward=False,
+                consistent=True,
+            )
+            found += [Link(int(item["item"]), item["manifest"]) for item in page.items]
+            position = page.position
+            if position is None:
+                break
+        return found
+
     async def find(self, tenant_id: str, export_id: str) -> str | None:
         """Return the manifest of an export; None where there is none."""
         pointer = await self._table.get({"scope": f"{tenant_id}#export", "item": export_id})
         if pointer is None:
             return None
-        found = await self._table.get({"scope": f"{tenant_id}#manifest", "item": pointer["chained"]})
+        found = await self._table.get({"scope": _scope(tenant_id), "item": pointer["chained"]})
         return found["manifest"] if found else None
+
+
+def _scope(tenant_id: str) -> str:
+    return f"{tenant_id}#manifest"
+
+
+def _item(number: int) -> str:
+    return f"{number:010d}"

@@ -3,7 +3,7 @@
 --
 -- KEYS[1] is a window as in apply.lua: 16 digits, the base, and a bitmap of what lies above. A batch that its
 -- sender lost leaves a hole, and the floor stays below it. The window is bounded by giving a hole up once it
--- lies WINDOW batches behind (12 days for a sender of one a second, while the stream keeps 7): a batch can no
+-- lies WINDOW batches behind (9 days for a sender of one every 0.75 s, while the stream keeps 7): a batch can no
 -- longer come from there.
 --
 -- KEYS: 1 window

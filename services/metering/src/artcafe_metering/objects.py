@@ -11,7 +11,7 @@ import aioboto3
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from artcafe_common.errors import unavailable
+from artcafe_common.errors import ServiceError, unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -46,24 +46,6 @@ class Bucket:
         ) as client:
             yield cls(client, name)
 
-    async def create(self, expire_days: int | None = None) -> None:
-        """Make the bucket if it is missing; its objects expire where that is asked for."""
-        try:
-            await self.client.create_bucket(Bucket=self.name)
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "BucketAlreadyOwnedByYou":
-                raise
-        if expire_days is not None:
-            rule = {
-                "ID": "expire",
-                "Status": "Enabled",
-                "Filter": {"Prefix": ""},
-                "Expiration": {"Days": expire_days},
-            }
-            await self.client.put_bucket_lifecycle_configuration(
-                Bucket=self.name, LifecycleConfiguration={"Rules": [rule]}
-            )
-
     async def put(self, key: str, body: bytes, content_type: str) -> None:
         """Write a small object."""
         await _asked(
@@ -75,6 +57,17 @@ class Bucket:
                 ServerSideEncryption=_ENCRYPTION,
             )
         )
+
+    async def keys(self, prefix: str) -> list[str]:
+        """Return the keys of all objects that begin so, in their order."""
+        found: list[str] = []
+        more: dict[str, str] = {}
+        while True:
+            page = await _asked(self.client.list_objects_v2(Bucket=self.name, Prefix=prefix, **more))
+            found += [each["Key"] for each in page.get("Contents", [])]
+            if not page.get("IsTruncated"):
+                return found
+            more = {"ContinuationToken": page["NextContinuationToken"]}
 
     @asynccontextmanager
     async def upload(self, key: str, content_type: str) -> AsyncIterator[Upload]:
@@ -130,6 +123,20 @@ class Upload:
         number = len(self._parts) + 1
         answer = await _asked(self._client.upload_part(**self._place, PartNumber=number, Body=part))
         self._parts.append({"ETag": answer["ETag"], "PartNumber": number})
+
+
+def reason_of(error: ServiceError) -> str:
+    """Return what is wrong for who runs the service: with AWS's own code, which clients are not told."""
+    if code := refusal_of(error):
+        return f"{error} ({code})"
+    cause = error.__cause__
+    return f"{error} ({type(cause).__name__})" if cause is not None else str(error)
+
+
+def refusal_of(error: ServiceError) -> str | None:
+    """Return the code with which S3 has refused, e.g. ``NoSuchBucket``; None where it was not asked."""
+    cause = error.__cause__
+    return str(cause.response["Error"]["Code"]) if isinstance(cause, ClientError) else None
 
 
 async def _asked(answer: Awaitable[T]) -> T:

@@ -78,7 +78,7 @@ def divide(
             for hour in periods.hours_of(start, end)
         ]
     if granularity == "day":
-        _check_kept(start, today, retention.readable_days, "day")
+        check_days_kept(start, today, retention)
         return [
             Period(
                 periods.midnight(day),
@@ -100,6 +100,11 @@ def active_keys(tenant_id: str, chosen: Sequence[Period], start: date, end: date
     return found or [keys.active_day_key(tenant_id, day, by) for day in periods.days_of(start, end)]
 
 
+def check_days_kept(start: date, today: date, retention: Retention) -> None:
+    """Raise ServiceError ``invalid_argument`` where days since `start` are not all kept."""
+    _check_kept(start, today, retention.readable_days, "day")
+
+
 def _month(
     tenant_id: str,
     first: date,
@@ -111,26 +116,25 @@ def _month(
     start, end = periods.midnight(first), periods.midnight(last + periods.DAY)
     beginning = periods.first_of_month(first)
     whole = first == beginning and (last >= today or last + periods.DAY == periods.first_of_next_month(last))
-    if whole and group_by is None:
-        _check_kept(first, today, retention.months, "month")
+    if whole and group_by is None and first >= today - timedelta(days=retention.months):
         return Period(start, end, (keys.month_key(tenant_id, first),), whole_month=first)
-    what = "day, from which parts of a month and groups are added up,"
+    what = "day, from which parts of a month, old months and groups are added up,"
     _check_kept(first, today, retention.readable_days, what)
     days = tuple(periods.days_of(first, last))
     counters = tuple(keys.day_key(tenant_id, day) for day in days)
-    return Period(start, end, counters, days, first if whole else None)
+    known = whole and first >= today - timedelta(days=retention.months)
+    return Period(start, end, counters, days, first if known else None)
 
 
 def _check_kept(start: date, today: date, kept_days: int, what: str) -> None:
     oldest = today - timedelta(days=kept_days)
     if start < oldest:
-        raise invalid(f"figures by {what} are kept since {oldest}; start_date is before that")
+        raise invalid(f"figures by {what} are kept since {oldest}; {start} is before that")
 
 
 def _default_start(end: date, granularity: Granularity) -> date:
+    # An end in the year 1 has nothing before it; that it is no longer kept is told like of any other.
     if granularity != "month":
-        return end - timedelta(days=_DEFAULT_DAYS[granularity] - 1)
-    start = periods.first_of_month(end)
-    for _ in range(_DEFAULT_MONTHS - 1):
-        start = periods.first_of_month(start - periods.DAY)
-    return start
+        return date.fromordinal(max(date.min.toordinal(), end.toordinal() - _DEFAULT_DAYS[granularity] + 1))
+    year, month = divmod(end.year * 12 + end.month - _DEFAULT_MONTHS, 12)
+    return date(year, month + 1, 1) if year else date.min

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,7 +30,11 @@ class ReplicationError(Exception):
     """The server does not synchronise, or broke off."""
 
 
-async def receive_snapshot(url: str, into: BinaryIO) -> int:
+# Gets how many bytes have come, and how many there will be where that is known.
+Progress = Callable[[int, int | None], None]
+
+
+async def receive_snapshot(url: str, into: BinaryIO, progress: Progress) -> int:
     """Write a snapshot of a server (in its RDB format) into a file and return its size.
 
     Raises: ReplicationError, OSError.
@@ -46,7 +50,7 @@ async def receive_snapshot(url: str, into: BinaryIO) -> int:
             await _ask(reader, writer, "REPLCONF", "capa", "eof")
             writer.write(_command("SYNC"))
             await writer.drain()
-        size = await _receive(reader, into)
+        size = await _receive(reader, into, progress)
     except (asyncio.IncompleteReadError, TimeoutError, asyncio.LimitOverrunError):
         raise ReplicationError("the server broke off") from None
     finally:
@@ -133,7 +137,7 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *word
         raise ReplicationError(f"{words[0]}: {answer.decode(errors='replace').strip()[:200]}")
 
 
-async def _receive(reader: asyncio.StreamReader, into: BinaryIO) -> int:
+async def _receive(reader: asyncio.StreamReader, into: BinaryIO, progress: Progress) -> int:
     head = b"\n"
     while head == b"\n":
         # Empty lines while the snapshot is being prepared.
@@ -142,16 +146,19 @@ async def _receive(reader: asyncio.StreamReader, into: BinaryIO) -> int:
     if not head.startswith(b"$"):
         raise ReplicationError(f"SYNC: {head.decode(errors='replace').strip()[:200]}")
     if head.startswith(b"$EOF:"):
-        return await _receive_to_mark(reader, into, head[5:].strip())
+        return await _receive_to_mark(reader, into, head[5:].strip(), progress)
     size = left = int(head[1:])
     while left:
         chunk = await _chunk(reader, min(CHUNK_BYTES, left))
         await asyncio.to_thread(into.write, chunk)
         left -= len(chunk)
+        progress(size - left, size)
     return size
 
 
-async def _receive_to_mark(reader: asyncio.StreamReader, into: BinaryIO, mark: bytes) -> int:
+async def _receive_to_mark(
+    reader: asyncio.StreamReader, into: BinaryIO, mark: bytes, progress: Progress
+) -> int:
     size, held = 0, b""
     while held[-_MARK_BYTES:] != mark:
         held += await _chunk(reader, CHUNK_BYTES)
@@ -159,6 +166,7 @@ async def _receive_to_mark(reader: asyncio.StreamReader, into: BinaryIO, mark: b
         await asyncio.to_thread(into.write, ready)
         size += len(ready)
         held = held[len(ready) :]
+        progress(size, None)
     return size
 
 

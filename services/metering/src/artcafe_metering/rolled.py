@@ -16,24 +16,26 @@ has written belongs to no entry and is not read. All items expire by `expires_at
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import msgspec
 
 from artcafe_common.dynamo import ConditionFailed, Dynamo, Item, TableSpec
 from artcafe_common.ids import new_ulid
-from artcafe_metering.figures import Figures, total
+from artcafe_metering.figures import Figures, counts, total
+from artcafe_metering.groups import Part
 from artcafe_metering.keys import BREAKDOWNS, FIGURES, Breakdown, Kind
 
 USAGE_METRICS = TableSpec("usage-metrics", "scope", "item", ttl="expires_at")
 
-# An item has at most 400 KB; an id has at most 300 characters, its figures less than 100.
-_IDS_PER_PART = 500
 _LAST = "~"
+_PARTS_PER_WRITE = 10
 
-Groups = Mapping[Breakdown, Mapping[str, Figures]]
+# An item has at most 400 KB; an id has at most 300 characters, its figures less than 100: hence at most
+# `PART_IDS` ids in a part. They are in their order, in a part and over all parts.
+Parts = Mapping[Breakdown, Iterable[Part]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,10 @@ class Rolled:
     def __init__(self, dynamo: Dynamo) -> None:
         self._table = dynamo.table(USAGE_METRICS)
 
+    async def has_any(self) -> bool:
+        """Tell whether any period was closed until some hours ago. Raises: ServiceError ``unavailable``."""
+        return await self._table.count() > 0
+
     async def entries(self, tenant_id: str, kind: Kind, first: str, last: str) -> list[Entry]:
         """Return all entries of the periods from `first` to `last`, in their order."""
         return [_entry(item) async for item in self._between(f"{tenant_id}#{kind}", first, last)]
@@ -90,18 +96,17 @@ class Rolled:
         period: str,
         number: int,
         figures: Figures,
-        groups: Groups,
+        groups: Parts,
         active: Mapping[Breakdown, int],
         now: float,
         expires_at: int,
     ) -> bool:
         """Write an entry; False where there is one of this number already."""
         parts = new_ulid()
-        keys = []
+        written: list[dict[str, str]] = []
         for by in BREAKDOWNS:
-            items = list(_parts(f"{tenant_id}#{kind}#{by}", f"{period}#{number:04d}#{parts}", groups[by]))
-            await self._table.put_many([item | {"expires_at": expires_at} for item in items])
-            keys += [{"scope": item["scope"], "item": item["item"]} for item in items]
+            scope, name = f"{tenant_id}#{kind}#{by}", f"{period}#{number:04d}#{parts}"
+            written += await self._write_parts(scope, name, groups[by], expires_at)
         item: Item = {
             "scope": f"{tenant_id}#{kind}",
             "item": f"{period}#{number:04d}",
@@ -117,9 +122,26 @@ class Rolled:
             # The client's own second attempt finds what the first has written.
             if failure.item is not None and failure.item.get("parts") == parts:
                 return True
-            await self._table.delete_many(keys)
+            await self._table.delete_many(written)
             return False
         return True
+
+    async def _write_parts(
+        self, scope: str, name: str, parts: Iterable[Part], expires_at: int
+    ) -> list[dict[str, str]]:
+        """Write a breakdown, a few items at a time; return their keys."""
+        keys: list[dict[str, str]] = []
+        items: list[Item] = []
+        for number, part in enumerate(parts):
+            key = {"scope": scope, "item": f"{name}#{number:04d}"}
+            text = msgspec.json.encode({each: counts(figures) for each, figures in part.items()}).decode()
+            items.append({**key, "figures": text, "expires_at": expires_at})
+            keys.append(key)
+            if len(items) == _PARTS_PER_WRITE:
+                await self._table.put_many(items)
+                items = []
+        await self._table.put_many(items)
+        return keys
 
     async def _between(self, scope: str, first: str, last: str) -> AsyncIterator[Item]:
         position: Item | None = None
@@ -153,11 +175,3 @@ def _entry(item: Item) -> Entry:
         recorded_at=item["recorded_at"],
         parts=item["parts"],
     )
-
-
-def _parts(scope: str, name: str, figures: Mapping[str, Figures]) -> Iterator[Item]:
-    ordered = sorted(figures.items())
-    for number, first in enumerate(range(0, len(ordered), _IDS_PER_PART)):
-        some = {each: astuple(counts) for each, counts in ordered[first : first + _IDS_PER_PART]}
-        text = msgspec.json.encode(some).decode()
-        yield {"scope": scope, "item": f"{name}#{number:04d}", "figures": text}

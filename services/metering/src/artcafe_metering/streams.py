@@ -30,16 +30,17 @@ CONSUMER = ConsumerConfig(
     filter_subject="usage.v1.batch.*",
 )
 
-# What could not be read as a usage batch, as it came, for a person to look at.
+# What could not be counted, for a person to look at and to put back (`dead.py`, `requeue.py`).
 USAGE_DEAD = StreamConfig(
     name="USAGE_DEAD",
-    description="Messages that are no usage batch, put aside by metering",
+    description="Usage that could not be counted, put aside by metering",
     subjects=["usage.v1.dead.>"],
     retention=RetentionPolicy.LIMITS,
     storage=StorageType.FILE,
     discard=DiscardPolicy.OLD,
     max_age=30 * 86_400.0,
     max_bytes=256 * 1024 * 1024,
-    duplicate_window=3600.0,
+    # As long as USAGE keeps what may come again.
+    duplicate_window=7 * 86_400.0,
 )
 DEAD_SUBJECT = "usage.v1.dead"

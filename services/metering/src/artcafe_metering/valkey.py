@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from artcafe_common.errors import unavailable
@@ -28,6 +28,10 @@ WHAT = "usage store"
 CONNECT_TIMEOUT_SECONDS = 2.0
 ANSWER_TIMEOUT_SECONDS = 5.0
 POOL_WAIT_SECONDS = 2.0
+# For a read with a second try: clients, who wait for ten seconds, are told what is wrong well before.
+READ_TIMEOUT_SECONDS = 6.0
+# To wait for a connection, make one, and introduce oneself.
+OPEN_TIMEOUT_SECONDS = POOL_WAIT_SECONDS + CONNECT_TIMEOUT_SECONDS + ANSWER_TIMEOUT_SECONDS
 READERS_MAX = 16
 _COMMANDS_PER_PIPELINE = 256
 
@@ -60,8 +64,7 @@ class WriteSession:
                 await connection.send_packed_command(b"".join(packed), check_health=False)
                 for _ in commands:
                     try:
-                        # Without a clock of its own: there is one around all of them.
-                        answers.append(await connection.read_response(timeout=math.inf))
+                        answers.append(await connection.read_response())
                     except ResponseError as error:
                         answers.append(error)
         except (RedisError, OSError, TimeoutError) as error:
@@ -81,7 +84,9 @@ class Valkey:
     def __init__(self, url: str, writers: int) -> None:
         options: dict[str, Any] = {
             "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
-            "socket_timeout": ANSWER_TIMEOUT_SECONDS,
+            # The library's clock is `wait_for`, which on Python 3.11 may swallow the end of a task. All that
+            # is done with these has a clock of ours around it.
+            "socket_timeout": None,
             "socket_keepalive": True,
             "timeout": POOL_WAIT_SECONDS,
             "protocol": 2,
@@ -117,18 +122,25 @@ class Valkey:
         return await self._read_some(list(commands), at_once=True)
 
     async def _read_some(self, commands: list[tuple[Any, ...]], *, at_once: bool = False) -> list[Any]:
-        for attempt in (1, 2):
-            try:
-                async with self._client.pipeline(transaction=at_once) as pipeline:
-                    for command in commands:
-                        pipeline.execute_command(*command)
-                    return await pipeline.execute()
-            except (RedisError, OSError, TimeoutError) as error:
-                # A pooled connection may be one that a restarted server has forgotten.
-                if attempt == 2 or isinstance(error, ResponseError):
-                    logger.warning("valkey_read_failed", extra={"error": type(error).__name__})
-                    raise unavailable(WHAT) from None
-        raise AssertionError("unreachable")
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_SECONDS):
+                return await self._try_twice(commands, at_once=at_once)
+        except (RedisError, OSError, TimeoutError) as error:
+            logger.warning("valkey_read_failed", extra={"error": type(error).__name__})
+            raise unavailable(WHAT) from None
+
+    async def _try_twice(self, commands: list[tuple[Any, ...]], *, at_once: bool) -> list[Any]:
+        try:
+            return await self._pipeline(commands, at_once=at_once)
+        except (RedisConnectionError, OSError):
+            # A pooled connection may be one that a restarted server has forgotten.
+            return await self._pipeline(commands, at_once=at_once)
+
+    async def _pipeline(self, commands: list[tuple[Any, ...]], *, at_once: bool) -> list[Any]:
+        async with self._client.pipeline(transaction=at_once) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            return await pipeline.execute()
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[WriteSession]:
@@ -137,7 +149,8 @@ class Valkey:
         Raises: ServiceError ``unavailable`` where none can be had.
         """
         try:
-            connection = await self._writers.get_connection()  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(OPEN_TIMEOUT_SECONDS):
+                connection = await self._writers.get_connection()  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as error:
             logger.warning("valkey_connect_failed", extra={"error": type(error).__name__})
             raise unavailable(WHAT) from None

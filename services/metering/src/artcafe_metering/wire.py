@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Literal
 
@@ -14,6 +13,8 @@ from artcafe_metering.keys import Breakdown
 
 Granularity = Literal["hour", "day", "month"]
 HISTORY_DAYS_MAX = 90
+GROUPS_PAGE_DEFAULT = 100
+GROUPS_PAGE_MAX = 1_000
 
 
 class TenantQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,12 +24,17 @@ class TenantQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class MetricsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A range of UTC dates, both included, and how to divide it."""
+    """A range of UTC dates, both included, and how to divide it.
+
+    With `limit` or `next_token` the groups come in pages, in the order of their ids.
+    """
 
     start_date: date | None = None
     end_date: date | None = None
     granularity: Granularity = "day"
     group_by: Breakdown | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=GROUPS_PAGE_MAX)] | None = None
+    next_token: str | None = None
     tenant_id: str | None = None
 
 
@@ -66,7 +72,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GroupUsage(Usage, frozen=True, kw_only=True, omit_defaults=True):
-    """What one agent used, or what was used in one channel. A person's `agent_id` is ``user:<id>``."""
+    """What one agent used, or what was used in one channel. What people publish is in its channel alone."""
 
     agent_id: str | None = None
     channel_id: str | None = None
@@ -103,7 +109,11 @@ class CurrentReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MetricsReply(msgspec.Struct, frozen=True, kw_only=True):
-    """A range of dates by hour, day or month; periods without usage are there with zeros."""
+    """A range of dates by hour, day or month; periods without usage are there with zeros.
+
+    `next_token` is there where the groups were asked for in pages: the groups are those of the page, in the
+    periods and in the totals; all other figures are of everybody.
+    """
 
     tenant_id: str
     plan: str | None
@@ -114,6 +124,7 @@ class MetricsReply(msgspec.Struct, frozen=True, kw_only=True):
     metrics: list[PeriodUsage]
     totals: TotalUsage
     limits: Limits
+    next_token: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class DayUsage(ActiveUsage, frozen=True, kw_only=True):
@@ -162,7 +173,6 @@ def active_usage(figures: Figures, agents: int, channels: int) -> ActiveUsage:
     )
 
 
-def group_usage(groups: Mapping[str, Figures], by: Breakdown) -> list[GroupUsage]:
-    """Return figures per agent or channel, most messages first."""
-    ordered = sorted(groups.items(), key=lambda item: (-item[1].messages, item[0]))
-    return [msgspec.convert(shown(figures) | {f"{by}_id": name}, GroupUsage) for name, figures in ordered]
+def group_usage(name: str, figures: Figures, by: Breakdown) -> GroupUsage:
+    """Return the figures of an agent or a channel."""
+    return msgspec.convert(shown(figures) | {f"{by}_id": name}, GroupUsage)
