@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, cast
 import msgspec
 from nats.errors import NoRespondersError
 
-from artcafe_common.bus import Bus, DirectHandler
+from artcafe_common.bus import Bus
+from artcafe_common.bus_wire import DirectHandler
 from artcafe_common.contracts.endpoint import Endpoint
 from artcafe_common.contracts.gateway import PRESENCE, Presence
 from artcafe_common.contracts.registry import (
@@ -23,7 +24,7 @@ from artcafe_common.contracts.registry import (
 )
 from artcafe_common.envelope import build_frame, sender_field
 from artcafe_common.errors import ServiceError, unavailable
-from artcafe_common.ids import new_ulid
+from artcafe_common.ids import MessageIds, new_ulid
 from artcafe_common.rpc import HEADER_ERROR, HEADER_ERROR_CODE
 from artcafe_common.usage import UsageCounter
 from artcafe_gateway.agent_session import AgentSession
@@ -33,6 +34,7 @@ from artcafe_gateway.directory import Directory, Tenant
 from artcafe_gateway.fanout import Fanout
 from artcafe_gateway.outbox import Policy
 from artcafe_gateway.presence import Presences
+from artcafe_gateway.preview.tap_bus import Resting
 from artcafe_gateway.store import Acquired, ConnectionStore, Holder, Orphan
 
 START = 1_780_000_000.0
@@ -60,9 +62,10 @@ class FakeClock:
 
 
 class FakeTransport:
-    """A socket's transport; `capacity` bytes fit before it asks to pause, None for all."""
+    """A socket's transport and its socket, which takes at most `room` bytes from `put` where that is set."""
 
     def __init__(self) -> None:
+        self.room: int | None = None
         self.written = bytearray()
         self.writes: list[bytes] = []
         self.closed = False
@@ -71,8 +74,20 @@ class FakeTransport:
         # Called with each write: a test lets the buffer fill up in the middle of something.
         self.on_write: Callable[[], None] = lambda: None
 
+    def put(self, data: bytes) -> int:
+        """Take bytes at once, as many as there is room for."""
+        if self.room is None:
+            self.write(data)
+            return len(data)
+        if self.room == 0:
+            raise BlockingIOError
+        taken = data[: self.room]
+        self.room -= len(taken)
+        self.written += taken
+        return len(taken)
+
     def write(self, data: bytes) -> None:
-        """Take bytes."""
+        """Take bytes, and keep what the socket does not."""
         self.writes.append(data)
         self.written += data
         self.on_write()
@@ -205,9 +220,15 @@ class Message(NamedTuple):
 
 
 class FakeBus:
-    """NATS in memory: what is subscribed and published, and services answered by the test."""
+    """NATS in memory: what is subscribed and published, and services answered by the test.
+
+    It stands for the taps' connection as well, where messages may rest.
+    """
 
     def __init__(self) -> None:
+        self._resting: dict[str, Resting] = {}
+        self._announced = ""
+        self.busy_seconds = 0.0
         self.is_connected = True
         self.subscriptions: list[FakeSubscription] = []
         self.published: list[tuple[str, bytes]] = []
@@ -243,6 +264,10 @@ class FakeBus:
         self.subscriptions.append(subscription)
         return subscription
 
+    def at_end_of_read(self, callback: Callable[[], None]) -> None:
+        """Call a function when what `deliver` was called for is done."""
+        asyncio.get_running_loop().call_soon(callback)
+
     async def unsubscribe_direct(self, subscription: FakeSubscription) -> None:
         """End a subscription."""
         self.subscriptions.remove(subscription)
@@ -262,8 +287,23 @@ class FakeBus:
     def deliver(self, subject: str, payload: bytes) -> None:
         """Bring a message to every subscription that matches, as one read from the server does."""
         for subscription in list(self.subscriptions):
-            if subject_matches(subscription.subject, subject):
+            if not subject_matches(subscription.subject, subject):
+                continue
+            self._announced = f"{subject} {subscription.subject}"
+            if (rests := self._resting.get(self._announced)) is not None:
+                rests.passed += 1
+            else:
                 subscription.handler(subject.encode(), payload)
+
+    def rest(self, who: Resting) -> None:
+        """Only count messages like this one."""
+        self._resting[self._announced] = who
+
+    def wake(self) -> list[Resting]:
+        """Hand over all again."""
+        rested = list(self._resting.values())
+        self._resting.clear()
+        return rested
 
     @property
     def subjects(self) -> list[str]:
@@ -414,10 +454,11 @@ class House:
             connection,
             agent_id,
             f"SHA256:{agent_id}",
-            tenant=Tenant(info, self.clock),
+            tenant=Tenant(info, self.clock, self.directory.months.of("t")),
             grants={},
             generation=self.generation if generation is None else generation,
             counted=False,
+            message_ids=MessageIds("gateway-1-process"),
             bus=cast(Bus, self.bus),
             directory=self.directory,
             fanout=self.fanout,

@@ -160,6 +160,42 @@ async def test_who_does_not_heed_the_rate_of_messages_is_closed_in_the_end(house
     assert len(published(house, "c")) == 2
 
 
+async def test_a_used_up_month_refuses_with_the_numbers(house: House) -> None:
+    """A publish over the month is refused with the quota, costs none of the rate, and counts nothing."""
+    session, transport = house.session(limits=Limits(messages_per_month=2, messages_per_second=2))
+    for number in range(4):
+        send(session, type="publish", channel="c", data=number, id=number)
+        await settle()
+    quota = {"resource": "messages_per_month", "current": 2, "limit": 2, "plan": "pro"}
+    assert [e["type"] for e in transport.events] == ["published", "published", "error", "error"]
+    assert transport.events[-1].items() >= ({"code": "resource_exhausted", "id": 3} | quota).items()
+    assert published(house, "c") == [0, 1]
+    session.tenant.month.used = 0
+    send(session, type="publish", channel="c", data=4)
+    assert published(house, "c") == [0, 1, 4]
+
+
+async def test_what_the_bus_does_not_take_is_not_of_the_month(house: House) -> None:
+    """A publish that fails while NATS is away uses nothing up."""
+    session, _ = house.session(limits=Limits(messages_per_month=2))
+    send(session, type="publish", channel="c", data=0)
+    await settle()
+    house.bus.is_connected = False
+    send(session, type="publish", channel="c", data=1)
+    house.bus.is_connected = True
+    assert session.tenant.month.used == 1
+
+
+async def test_who_does_not_heed_the_quota_is_closed_with_4504(house: House) -> None:
+    """Refusals are answered for a while, then the connection ends: coming back unchanged does not help."""
+    session, transport = house.session(limits=Limits(messages_per_month=1))
+    for _ in range(1100):
+        send(session, type="publish", channel="c", data=1)
+        await settle(3)
+    assert transport.close_codes == [4504]
+    assert len(published(house, "c")) == 1
+
+
 async def test_subscriptions_are_bounded(house: House) -> None:
     """An agent can hold a thousand channels, of these a hundred with wildcards, and not one more."""
     session, transport = house.open()

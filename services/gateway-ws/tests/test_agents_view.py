@@ -50,16 +50,19 @@ async def view(bus: FakeBus) -> AgentsView:
     return AgentsView(cast(Bus, bus))
 
 
-def change(bus: FakeBus, agent_id: str, status: PresenceStatus, tenant_id: str = "t") -> None:
+def change(
+    bus: FakeBus, agent_id: str, status: PresenceStatus, tenant_id: str = "t", last_seen: str | None = None
+) -> None:
     """Let a gateway announce an agent."""
     presence = Presence(
         tenant_id=tenant_id,
         agent_id=agent_id,
         status=status,
         version=5,
-        at="2026-01-01T00:00:00Z",
+        at="2026-01-01T00:01:00Z",
         connection_id="C",
         server_id="g",
+        last_seen=last_seen,
     )
     bus.deliver(f"gateway.v1.presence.{tenant_id}.{agent_id}", msgspec.json.encode(presence))
 
@@ -168,3 +171,16 @@ async def test_metadata_is_told_where_the_agent_stated_it(bus: FakeBus, view: Ag
     bus.deliver("gateway.v1.presence.t.a", msgspec.json.encode(presence))
     assert transport.events[-1]["capabilities"] == ["ocr"]
     assert transport.events[-1]["metadata"] == {"k": [1]}
+
+
+async def test_when_an_agent_was_last_heard_of_is_told(bus: FakeBus, view: AgentsView) -> None:
+    """Not when its change was announced; of one whose gateway has ended nothing that nobody knows."""
+    Roll(bus, 0)
+    connection, transport = connect()
+    await view.watch("t", connection)
+    change(bus, "frozen", "suspect", last_seen="2026-01-01T00:00:12Z")
+    change(bus, "older gateway", "online")
+    change(bus, "buried", "offline")
+    told = [e for e in transport.events if e["type"] == "agent_status"]
+    assert [e.get("last_seen") for e in told] == ["2026-01-01T00:00:12Z", "2026-01-01T00:01:00Z", None]
+    assert {e["timestamp"] for e in told} == {"2026-01-01T00:01:00Z"}

@@ -65,8 +65,32 @@ async def test_what_waits_is_sent_in_order_when_the_socket_has_room(pair: Any) -
     assert channel.counted == 2
 
 
-async def test_a_socket_that_fills_up_again_stops_the_rest(pair: Any) -> None:
+@pytest.mark.parametrize("room", [0, 3])
+async def test_what_the_socket_does_not_take_is_left_to_the_transport(pair: Any, room: int) -> None:
+    """A socket that takes a part of a frame, or nothing, loses not one byte of it."""
+    connection, transport = pair
+    transport.room = room
+    connection.send(b'{"n":1}')
+    assert transport.writes == [wire.text_frame(b'{"n":1}')[room:]]
+    assert transport.events == [{"n": 1}]
+
+
+async def test_what_waits_is_sent_together(pair: Any) -> None:
+    """A socket that has room again is given many small messages with one write."""
+    connection, transport = pair
+    connection.pause()
+    for number in range(4):
+        connection.hold(held(Channel(), b'{"n":%d}' % number))
+    connection.resume()
+    assert transport.events == [{"n": number} for number in range(4)]
+    assert len(transport.writes) == 1
+
+
+async def test_a_socket_that_fills_up_again_stops_the_rest(
+    pair: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What does not fit when sending goes on waits for the next time, still in order."""
+    monkeypatch.setattr(connection_module, "RESUME_BYTES", 1)
     connection, transport = pair
     for number in range(4):
         connection.pause()
@@ -210,7 +234,7 @@ async def test_a_client_that_does_not_answer_a_close_is_cut_off(
     connection.close(4001, "late")
     other.close(4001, "late")
     other.lost()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not transport.aborted:
             await asyncio.sleep(0.005)
     assert not answered.aborted
@@ -259,7 +283,7 @@ async def test_pongs_are_not_kept_for_a_client_that_does_not_read(pair: Any) -> 
 
 
 @pytest.mark.parametrize(
-    ("code", "label"), [(4006, "4006"), (4321, "other"), (3000, "other"), (1000, "1000")]
+    ("code", "label"), [(4006, "4006"), (4321, "other"), (3000, "other"), (1000, "1000"), (1001, "1001")]
 )
 async def test_a_client_cannot_make_labels_of_a_metric(pair: Any, code: int, label: str) -> None:
     """Close codes that this platform does not know are counted together."""

@@ -52,6 +52,7 @@ async def test_the_page_allows_nothing_that_is_not_its_own(client: httpx.AsyncCl
     assert "script-src 'self'" in policy
     assert "connect-src 'self'" in policy
     assert "frame-ancestors 'none'" in policy
+    assert "require-trusted-types-for 'script'" in policy
     assert "unsafe" not in answer.headers["content-security-policy"]
 
 
@@ -77,6 +78,12 @@ def test_only_plain_origins_get_into_the_policy(url: str, origin: str | None) ->
     assert origin_of(url) == origin
     assert (origin or "'self'") in content_security_policy([url])
     assert "evil" not in content_security_policy([url])
+
+
+def test_the_page_names_every_module() -> None:
+    """A browser asks for all modules at once, with the first answer."""
+    page = PAGES[INDEX].body.decode()
+    assert re.findall('rel="modulepreload" href="/dashboard/([^"]+)"', page) == SCRIPTS
 
 
 @pytest.mark.parametrize("name", sorted(set(PAGES) - {INDEX}))

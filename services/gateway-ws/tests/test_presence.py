@@ -7,6 +7,7 @@ import json
 import pytest
 from gateway_fakes import House, settle
 
+from artcafe_common.clock import rfc3339
 from artcafe_common.contracts.gateway import Replaced
 from artcafe_common.errors import CloseCode, unavailable
 from artcafe_gateway.presence import COUNT_SECONDS, FINAL_STEP, VERSIONS_PER_GENERATION
@@ -27,6 +28,38 @@ async def test_an_agent_is_announced_online_when_it_opens(house: House) -> None:
     ]
     assert json.loads(watched)["data"]["agent_id"] == "alice"
     assert house.announced() == [("online", "connected")]
+
+
+async def test_since_when_an_agent_is_connected_is_told_while_it_is(house: House) -> None:
+    """Every change says since when the connection holds; the last one, that it holds no more."""
+    session, _ = house.open()
+    house.clock.move(7)
+    session.on_text(b'{"type":"presence","status":"busy"}')
+    session.on_text(b'{"type":"presence","status":"offline"}')
+    told = [
+        json.loads(data).get("connected_at")
+        for subject, data in house.bus.published
+        if subject.startswith("gateway.v1.presence.")
+    ]
+    assert told == [rfc3339(session.connected_at), rfc3339(session.connected_at), None]
+
+
+async def test_when_an_agent_was_last_heard_is_told_with_its_end(house: House) -> None:
+    """Whoever asks when an agent died is not told when it was given up."""
+    session, _ = house.open()
+    house.clock.move(7)
+    session.on_text(b'{"type":"heartbeat"}')
+    heard = rfc3339(house.clock.now())
+    session.connection.lost()
+    for _ in range(20):
+        beat(house, 5)
+    await settle()
+    told = [
+        (event["status"], event["last_seen"])
+        for subject, data in house.bus.published
+        if subject.startswith("gateway.v1.presence.") and (event := json.loads(data))
+    ]
+    assert told[1:] == [("suspect", heard), ("offline", heard)]
 
 
 async def test_a_silent_agent_is_suspect_at_half_the_time_and_offline_after_it(house: House) -> None:
@@ -354,8 +387,8 @@ async def test_sessions_that_others_gave_up_are_closed(house: House) -> None:
 def seconds(house: House) -> dict[str, float]:
     """Return the seconds counted by agent since the last call."""
     found: dict[str, float] = {}
-    for _, _, rows in house.counter.take():
-        for row in rows:
+    for span in house.counter.take():
+        for row in span.rows:
             found[row.agent_id] = found.get(row.agent_id, 0.0) + row.connection_seconds
     return found
 
@@ -381,7 +414,33 @@ async def test_time_connected_is_counted_in_its_hour(house: House) -> None:
     house.open()
     house.clock.move(11)
     [first, *_] = house.counter.take()
-    assert [row.connection_seconds for row in first[2] if row.agent_id] == [11.0]
+    assert [row.connection_seconds for row in first.rows if row.agent_id] == [11.0]
+
+
+async def test_no_time_is_counted_twice_where_it_ends_the_hour_itself(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one whose time is counted first in a new hour gets none taken away that the old one has."""
+    house.clock.wall = 3600 * 500_000 - COUNT_SECONDS
+    house.presences._hour = house.clock.now() // 3600
+    house.counter.tally(house.clock.now(), "t")
+    for name in ("alice", "bob"):
+        house.open(name)
+    house.clock.move(COUNT_SECONDS + 1)
+    opened_for = COUNT_SECONDS + 1
+
+    def monotonic() -> float:
+        # Each look at it takes time.
+        house.clock.elapsed += 0.01
+        return house.clock.elapsed
+
+    monkeypatch.setattr(house.clock, "monotonic", monotonic)
+    house.presences.tick()
+    rows = [row for span in house.counter.take() for row in span.rows if row.agent_id]
+    assert min(row.connection_seconds for row in rows) >= 0
+    for name in ("alice", "bob"):
+        counted = sum(row.connection_seconds for row in rows if row.agent_id == name)
+        assert opened_for < counted < opened_for + 1
 
 
 async def test_announcing_thousands_again_leaves_room_for_others(house: House) -> None:

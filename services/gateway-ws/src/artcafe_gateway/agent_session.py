@@ -10,14 +10,14 @@ from artcafe_common.clock import Clock, rfc3339
 from artcafe_common.contracts.registry import ChannelInfo, Grant
 from artcafe_common.contracts.subjects import channel_subject
 from artcafe_common.envelope import build_frame, sender_field
-from artcafe_common.errors import ErrorCode, ServiceError, invalid, permission_denied
-from artcafe_common.ids import has_wildcard, new_ulid
-from artcafe_common.usage import UsageCounter
+from artcafe_common.errors import CloseCode, ErrorCode, ServiceError, invalid, permission_denied
+from artcafe_common.ids import PRESENCE_CHANNELS, MessageIds, has_wildcard, new_ulid
+from artcafe_common.usage import Meter, UsageCounter
 from artcafe_gateway import metrics
 from artcafe_gateway.background import Background
 from artcafe_gateway.connection import Connection
 from artcafe_gateway.directory import Directory, Tenant
-from artcafe_gateway.fanout import PRESENCE_CHANNELS, Fanout
+from artcafe_gateway.fanout import Fanout
 from artcafe_gateway.frames import (
     Heartbeat,
     Ping,
@@ -28,8 +28,10 @@ from artcafe_gateway.frames import (
     Subscribe,
     Unsubscribe,
     agent_decoder,
+    data_of,
     event,
     later,
+    metadata_of,
     names_of,
 )
 from artcafe_gateway.grants import may_publish, may_subscribe
@@ -61,6 +63,7 @@ class AgentSession(Session):
         grants: dict[str, Grant],
         generation: int,
         counted: bool,
+        message_ids: MessageIds,
         bus: Bus,
         directory: Directory,
         fanout: Fanout,
@@ -85,6 +88,7 @@ class AgentSession(Session):
         self.connected_at = clock.now()
         # Until when the time connected has been counted (monotonic seconds).
         self.counted_until = clock.monotonic()
+        self._message_ids = message_ids
         self._bus = bus
         self._directory = directory
         self._fanout = fanout
@@ -92,11 +96,17 @@ class AgentSession(Session):
         self._counter = counter
         self._sender = sender_field(agent_id)
         self._step = 0
-        # What this client calls a channel -> the channel and its subject, for those it may publish to.
-        self._publishable: dict[str, tuple[ChannelInfo, str]] = {}
+        # What this client calls a channel -> the channel, its subject and what is counted, for those it may
+        # publish to.
+        self._publishable: dict[str, tuple[ChannelInfo, str, Meter]] = {}
         self._sent = 0
         connection.agent_id = agent_id
         connection.on_drop = self._tell_dropped
+
+    @property
+    def published_to(self) -> list[str]:
+        """The channels it has published to on this connection, or since its rights last changed."""
+        return sorted({channel.channel_id for channel, _, _ in self._publishable.values()})
 
     def next_version(self) -> int:
         """Return the next version of this agent's presence; see `contracts.gateway.Presence`."""
@@ -222,7 +232,10 @@ class AgentSession(Session):
             self._accept(command, *known)
         except ServiceError as error:
             # Refusals cost as well: who does not heed them is closed in the end.
-            self.spend_command()
+            if error.quota is None:
+                self.spend_command()
+            else:
+                self.spend_command(CloseCode.QUOTA, error.detail)
             self.refuse(error, command.id)
         return None
 
@@ -246,27 +259,34 @@ class AgentSession(Session):
             raise later("durable channels")
         if len(self._publishable) >= NAMES_MAX:
             self._publishable.clear()
-        known = self._publishable[name] = (channel, channel_subject(self.tenant_id, channel_id))
+        known = self._publishable[name] = (
+            channel,
+            channel_subject(self.tenant_id, channel_id),
+            Meter(self.tenant_id, self.agent_id, channel_id),
+        )
         self._accept(command, *known)
 
     def _is_known(self, name: str) -> bool:
         channel_id = name.removeprefix(channel_subject(self.tenant_id, ""))
         return self._directory.known_channel(self.tenant_id, channel_id) is not None
 
-    def _accept(self, command: Publish, channel: ChannelInfo, subject: str) -> None:
+    def _accept(self, command: Publish, channel: ChannelInfo, subject: str, meter: Meter) -> None:
         channel_id = channel.channel_id
-        data = bytes(command.data)
-        limit = self.tenant.info.limits.bytes_per_message
-        if limit is not None and len(data) > limit:
-            raise invalid(f"data is larger than {limit} bytes")
-        if not self.tenant.take_message():
-            raise ServiceError(ErrorCode.RESOURCE_EXHAUSTED, "too many messages per second", retry_after=1.0)
+        data = data_of(command, self.tenant.info.limits.bytes_per_message)
+        self.tenant.take_message()
         now = self.clock.now()
-        message_id = new_ulid(now)
+        message_id = self._message_ids.new(now)
         if not command.echo:
             self._fanout.no_echo(message_id.encode(), self.connection)
         self._bus.publish_nowait(subject, build_frame(message_id, self._sender, now, channel_id, data))
-        self._counter.message(now, self.tenant_id, self.agent_id, channel_id, len(data))
+        if command.id is not None:
+            self._counter.message(now, self.tenant_id, self.agent_id, channel_id, len(data))
+        else:
+            meter.messages += 1
+            meter.bytes_in += len(data)
+            if meter.messages == 1:
+                self._counter.at_end_of_turn(meter, now)
+        self.tenant.month.used += 1
         self._sent += 1
         metrics.MESSAGES.inc()
         if command.id is not None:
@@ -303,7 +323,7 @@ class AgentSession(Session):
         self.connection.send(event("heartbeat_ack", command.id, timestamp=rfc3339(self.clock.now())))
 
     def _presence(self, command: PresenceCommand) -> None:
-        self._state(command.status, command.capabilities, command.metadata)
+        self._state(command.status, command.capabilities, metadata_of(command))
         self.connection.send(event("presence_ack", command.id, status=command.status))
 
     def _old_presence(self, channel_id: str, command: Publish) -> None:

@@ -98,11 +98,17 @@ class AgentsView:
                 "status": presence.status,
                 "detail": presence.detail,
                 "reason": presence.reason,
+                # When it was announced, and when the agent was last heard of: a frozen one long before.
                 "timestamp": presence.at,
+                "connected_at": presence.connected_at,
                 # More digits than a number of JavaScript holds.
                 "version": str(presence.version),
                 "server_id": presence.server_id,
             }
+            # Of an agent whose gateway has ended nobody knows more than was known before.
+            last_seen = presence.last_seen or (presence.at if presence.status != "offline" else None)
+            if last_seen is not None:
+                fields["last_seen"] = last_seen
             if presence.capabilities is not None:
                 fields["capabilities"] = presence.capabilities
             if presence.metadata is not None:

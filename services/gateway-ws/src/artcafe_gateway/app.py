@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Literal
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal
 
 import msgspec
+from nats.errors import Error as NatsError
 from starlette.responses import Response
 
 from artcafe_common.bus import Bus
@@ -18,8 +19,10 @@ from artcafe_common.rpc import call
 from artcafe_gateway.pages import SignInOrigins, load_pages, page_routes
 
 SERVICES = ("auth", "registry", "metering")
-
-Ask = Callable[[str], Awaitable[Health]]
+BUS_TIMEOUT_SECONDS = 2
+# Anyone may ask for health, as often as they like. An answer costs a question to every service and by them to
+# what they depend on, so all who ask within this time get the same one.
+HEALTH_SECONDS = 1.0
 
 
 class SuiteHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,25 +33,52 @@ class SuiteHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """How one service is, and what it depends on."""
+    """How one service is, and what it depends on; `unknown` where the message bus does not answer."""
 
     status: str
     dependencies: list[Dependency]
 
 
+class Looks:
+    """The suite's health as it was seen last, looked at again where that is `HEALTH_SECONDS` ago."""
+
+    def __init__(self, look: Callable[[], Coroutine[Any, Any, SuiteHealth]]) -> None:
+        self._look = look
+        self._looking: asyncio.Task[SuiteHealth] | None = None
+        self._since = 0.0
+
+    async def health(self) -> SuiteHealth:
+        """Return how the platform is; all who ask meanwhile wait for the same look."""
+        now = asyncio.get_running_loop().time()
+        looking = self._looking
+        if looking is None or (looking.done() and now - self._since >= HEALTH_SECONDS):
+            looking = self._looking = asyncio.create_task(self._look())
+            self._since = now
+        # Who gives up does not end it for the others.
+        return await asyncio.shield(looking)
+
+
 def create_gateway_app(bus: Bus, readiness: Readiness) -> HttpApp:
     """Build the gateway's application."""
 
+    async def look() -> SuiteHealth:
+        asking = asyncio.gather(*(_ask(bus, name) for name in SERVICES))
+        own, answers, others = await asyncio.gather(readiness.report(), _answers(bus), asking)
+        services = {"gateway": _shown(own)}
+        for name, report in zip(SERVICES, others, strict=True):
+            services[name] = report
+            if report.status == "down" and not answers:
+                # It is not the service that is known to be down: nobody can ask it.
+                services[name] = msgspec.structs.replace(report, status="unknown")
+        up = answers and all(service.status != "down" for service in services.values())
+        return SuiteHealth(status="up" if up else "down", services=services)
+
+    looks = Looks(look)
+
     async def suite_health(_: Call) -> Response:
-        own, *others = await asyncio.gather(readiness.report(), *(_ask(bus, name) for name in SERVICES))
-        reports = {"gateway": own, **dict(zip(SERVICES, others, strict=True))}
-        services = {
-            name: ServiceHealth(status=report.status, dependencies=report.dependencies)
-            for name, report in reports.items()
-        }
-        up = all(service.status != "down" for service in services.values())
-        body = SuiteHealth(status="up" if up else "down", services=services)
-        return Response(msgspec.json.encode(body), 200 if up else 503, media_type="application/json")
+        health = await looks.health()
+        status = 200 if health.status == "up" else 503
+        return Response(msgspec.json.encode(health), status, media_type="application/json")
 
     operations = [
         Operation(
@@ -66,9 +96,24 @@ def create_gateway_app(bus: Bus, readiness: Readiness) -> HttpApp:
     )
 
 
-async def _ask(bus: Bus, name: str) -> Health:
+async def _answers(bus: Bus) -> bool:
+    """Tell whether NATS answers: one that has frozen looks connected for half a minute."""
+    if not bus.is_connected:
+        return False
     try:
-        return await call(bus, health_endpoint(name), GetHealth())
+        await bus.flush(BUS_TIMEOUT_SECONDS)
+    except (NatsError, OSError):
+        return False
+    return True
+
+
+async def _ask(bus: Bus, name: str) -> ServiceHealth:
+    try:
+        return _shown(await call(bus, health_endpoint(name), GetHealth()))
     except ServiceError as error:
         missing = Dependency(name=name, status="down", detail=error.code)
-        return Health(service=name, server_id="", version="", status="down", dependencies=[missing])
+        return ServiceHealth(status="down", dependencies=[missing])
+
+
+def _shown(report: Health) -> ServiceHealth:
+    return ServiceHealth(status=report.status, dependencies=report.dependencies)

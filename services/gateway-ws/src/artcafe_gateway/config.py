@@ -27,6 +27,12 @@ class GatewayConfig(SharedConfig, frozen=True, kw_only=True):
     max_connections: Annotated[
         int, Meta(ge=1), describe("Sockets in one process; more are refused with HTTP 503")
     ] = 20_000
+    max_dashboards_per_person: Annotated[
+        int, Meta(ge=1), describe("Of these, dashboards of one person in one organisation")
+    ] = 100
+    max_dashboards_per_tenant: Annotated[
+        int, Meta(ge=1), describe("Of these, dashboards of one organisation")
+    ] = 1000
     outbox_bytes: Annotated[
         int, Meta(ge=65_536), describe("What may wait for one socket that does not keep up")
     ] = 1024 * 1024
@@ -60,4 +66,20 @@ class GatewayConfig(SharedConfig, frozen=True, kw_only=True):
     preview_burst: Annotated[float, Meta(ge=1), describe("Messages that one preview is shown at once")] = (
         100.0
     )
+    preview_tenant_rate: Annotated[
+        float,
+        Meta(gt=0),
+        describe("Messages per second that all previews of a tenant in one process are shown"),
+    ] = 500.0
+    preview_data_bytes: Annotated[
+        int, Meta(ge=0, le=1024 * 1024), describe("How much of a message's data a preview shows")
+    ] = 8192
+    preview_share: Annotated[
+        float,
+        Meta(gt=0, le=1),
+        describe("Part of a process's time that previews may take before they give way"),
+    ] = 0.1
+    preview_late: Annotated[
+        float, Meta(gt=0), describe("Previews give way while the process is this late with everything")
+    ] = 0.25
     public_url: Annotated[str | None, describe("Address of the platform as clients see it")] = None

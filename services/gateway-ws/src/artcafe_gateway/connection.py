@@ -1,8 +1,8 @@
 """One socket as the rest of the gateway sees it: frames in, frames out, close, and a bounded outbox.
 
-Knows nothing of the WebSocket library: a `Transport` writes bytes. While the transport's own buffer is full,
-frames wait in the outbox up to a bound; what happens beyond it is the subscription's policy, and the client
-is told.
+Knows nothing of the WebSocket library: a `Transport` writes bytes. A frame goes to the socket with one system
+call. What the socket does not take at once is the transport's to send, and until it has, frames wait in the
+outbox up to a bound; what happens beyond it is the subscription's policy, and the client is told.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from artcafe_gateway import metrics, wire
 from artcafe_gateway.outbox import Held, Outbox
 
 CLOSE_GRACE_SECONDS = 5.0
+# What a socket that has room again is given at once.
+RESUME_BYTES = 64 * 1024
 ABNORMAL_CLOSURE = 1006
 
 # Why a connection is closing: the client left (or vanished), this server restarts, or this server refuses it.
@@ -26,7 +28,15 @@ _KNOWN_CODES = frozenset(code for code in vars(CloseCode).values() if isinstance
 
 
 class Transport(Protocol):
-    """Where bytes go; `asyncio.Transport` is one."""
+    """Where bytes go. It calls `Connection.pause` as soon as it keeps any, `resume` when it has none left."""
+
+    @property
+    def put(self) -> Callable[[bytes], int]:
+        """Hand bytes to the socket and return how many it took; OSError where it took none.
+
+        Only while the transport keeps nothing: they would overtake it.
+        """
+        ...
 
     def write(self, data: bytes) -> None:
         """Send bytes, or keep them until the socket takes them."""
@@ -82,7 +92,7 @@ _NOBODY = _Nobody()
 
 
 class Connection:
-    """One open socket. `write` is the hot path: call it only while not `blocked`."""
+    """One open socket. `write` and `put` are the hot path: call them only while not `blocked`."""
 
     __slots__ = (
         "_close_code",
@@ -102,15 +112,15 @@ class Connection:
         "peer",
         "ping_unanswered",
         "pinged_at",
+        "put",
         "remote_address",
-        "write",
     )
 
     def __init__(
         self, transport: Transport, connection_id: str, remote_address: str, outbox_max: int, peer: Peer
     ) -> None:
         self._transport = transport
-        self.write: Callable[[bytes], None] = transport.write
+        self.put: Callable[[bytes], int] = transport.put
         self.connection_id = connection_id
         self.remote_address = remote_address
         self.peer: Peer = peer
@@ -145,6 +155,16 @@ class Connection:
     def reading_paused(self) -> bool:
         """Whether nothing is read from the client, so that its silence says nothing."""
         return self._reading_paused
+
+    def write(self, data: bytes) -> None:
+        """Send whole frames; what the socket does not take at once blocks the connection until it has."""
+        try:
+            sent = self.put(data)
+        except OSError:
+            # Full, or broken: the transport finds out which.
+            sent = 0
+        if sent != len(data):
+            self._transport.write(data[sent:])
 
     def send(self, payload: bytes) -> None:
         """Send one text message of the session itself (an answer, an event)."""
@@ -221,23 +241,18 @@ class Connection:
             self._transport.resume_reading()
 
     def pause(self) -> None:
-        """Note that the transport's buffer is full."""
+        """Note that the transport keeps bytes that the socket did not take."""
         self.blocked = True
 
     def resume(self) -> None:
-        """Note that the transport has room again, and send what waited."""
+        """Note that the socket has taken all of it, and send what waited."""
         if self._close_code is not None:
             return
         self.blocked = False
         # Whoever takes bytes is there, also when a ping is still behind others in its buffers.
         self.ping_unanswered = False
         while self._outbox and not self.blocked:
-            item = self._outbox.pop()
-            if isinstance(item, bytes):
-                self.write(item)
-            else:
-                self.write(item.frame)
-                item.source.delivered(self, item.size)
+            self.write(b"".join(self._take_waiting(self._outbox)))
         if not self._outbox:
             self._outbox = None
         if not self.blocked and self._dropped and self.on_drop is not None:
@@ -278,6 +293,21 @@ class Connection:
         if self._outbox is None:
             self._outbox = Outbox()
         self._outbox.push(item)
+
+    def _take_waiting(self, outbox: Outbox) -> list[bytes]:
+        """Take out the oldest frames, about as many as a socket takes at once; they count from here on."""
+        frames: list[bytes] = []
+        size = 0
+        while outbox and size < RESUME_BYTES:
+            item = outbox.pop()
+            if isinstance(item, bytes):
+                frame = item
+            else:
+                frame = item.frame
+                item.source.delivered(self, item.size)
+            frames.append(frame)
+            size += len(frame)
+        return frames
 
     def _has_room(self, size: int) -> bool:
         # One message always has, however large: what is allowed to be sent must be possible to receive.

@@ -6,45 +6,64 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from artcafe_common.bus import Bus
 from artcafe_common.clock import Clock, rfc3339
+from artcafe_common.contracts.gateway import GetSessions
 from artcafe_common.contracts.subjects import channel_subject
 from artcafe_common.envelope import build_frame, decode_frame, sender_field
-from artcafe_common.errors import CloseCode, ErrorCode, ServiceError, invalid, permission_denied
-from artcafe_common.ids import new_ulid
+from artcafe_common.errors import CloseCode, ErrorCode, ServiceError, invalid
+from artcafe_common.ids import MessageIds, check_agent_id, check_not_presence
+from artcafe_common.quota import TokenBucket
 from artcafe_common.roles import Permission
 from artcafe_common.tokens import LEEWAY_SECONDS, Access, TenantScope
 from artcafe_common.usage import UsageCounter
 from artcafe_gateway import metrics
 from artcafe_gateway.agents_view import AgentsView
 from artcafe_gateway.background import Background
+from artcafe_gateway.changes_view import ChangesView, kinds_for
 from artcafe_gateway.connection import Connection
 from artcafe_gateway.directory import Directory, Tenant
-from artcafe_gateway.fanout import PRESENCE_CHANNELS, Fanout
+from artcafe_gateway.fanout import Fanout
 from artcafe_gateway.frames import (
+    AskConnections,
+    AskSessions,
     Authenticate,
     Ping,
     PublishChannel,
     Refresh,
     SubscribeAgents,
+    SubscribeChanges,
     SubscribeChannel,
     SubscribeTopicPreview,
     UnsubscribeAgents,
+    UnsubscribeChanges,
     UnsubscribeChannel,
     UnsubscribeTopicPreview,
     dashboard_decoder,
+    data_of,
     event,
     later,
 )
-from artcafe_gateway.names import channel_named, pattern_named
+from artcafe_gateway.names import channel_named
 from artcafe_gateway.outbox import Policy
-from artcafe_gateway.preview import Previews
+from artcafe_gateway.preview.previews import Previews
+from artcafe_gateway.preview.wanted import wanted
 from artcafe_gateway.session import Session, Work
+from artcafe_gateway.sessions_view import SessionsView
+from artcafe_gateway.store import ConnectionStore
 
 logger = logging.getLogger(__name__)
 
 EXPIRY_NOTICE_SECONDS = 60.0
 CHANNELS_MAX = 1000
+# Each change of a preview is an entry in the log.
+PREVIEW_CHANGES_PER_SECOND = 1.0
+PREVIEW_CHANGES_BURST = 30.0
+# Each question goes to every gateway, to registry, or to the store.
+QUESTIONS_PER_SECOND = 2.0
+QUESTIONS_BURST = 20.0
 
 
 class DashboardSession(Session):
@@ -60,11 +79,15 @@ class DashboardSession(Session):
         *,
         tenant: Tenant,
         access: Access,
+        message_ids: MessageIds,
         bus: Bus,
         directory: Directory,
         fanout: Fanout,
         previews: Previews,
         agents: AgentsView,
+        changes: ChangesView,
+        sessions: SessionsView,
+        store: ConnectionStore,
         counter: UsageCounter,
         clock: Clock,
         background: Background,
@@ -77,20 +100,27 @@ class DashboardSession(Session):
         self.connected_at = clock.now()
         self._token = token
         self._access = access
+        self._message_ids = message_ids
         self._bus = bus
         self._directory = directory
         self._fanout = fanout
         self._previews = previews
-        self._preview_bucket = previews.bucket()
-        self._previewed = False
+        self._preview = previews.viewer(scope.tenant_id, scope.person.user_id, connection)
+        self._preview_changes = TokenBucket(
+            PREVIEW_CHANGES_PER_SECOND, PREVIEW_CHANGES_BURST, clock.monotonic()
+        )
         self._agents = agents
+        self._changes = changes
+        self._sessions = sessions
+        self._store = store
+        self._questions = TokenBucket(QUESTIONS_PER_SECOND, QUESTIONS_BURST, clock.monotonic())
         self._counter = counter
         self._on_end = on_end
         self._expiry: asyncio.TimerHandle | None = None
         connection.on_drop = self._tell_dropped
 
-    def start(self) -> None:
-        """Tell the person who they are here, and watch the token's end."""
+    def start(self, max_frame_bytes: int) -> None:
+        """Tell the person who they are here and how much they may send at once, and watch the token's end."""
         self.connection.send(
             event(
                 "connected",
@@ -100,6 +130,7 @@ class DashboardSession(Session):
                 permissions=sorted(self.scope.permissions),
                 connection_id=self.connection.connection_id,
                 expires_at=rfc3339(self.scope.person.expires_at),
+                limits={"frame_bytes": max_frame_bytes},
             )
         )
         self._watch_expiry()
@@ -149,6 +180,14 @@ class DashboardSession(Session):
                 work = self._subscribe_agents(command)
             case UnsubscribeAgents():
                 work = self._unsubscribe_agents(command)
+            case AskSessions():
+                work = self._tell_sessions(command)
+            case AskConnections():
+                work = self._tell_connections(command)
+            case SubscribeChanges():
+                work = self._subscribe_changes(command)
+            case UnsubscribeChanges():
+                work = self._unsubscribe_changes(command)
             case PublishChannel():
                 work = self._publish(command)
             case Refresh():
@@ -179,8 +218,9 @@ class DashboardSession(Session):
         )
 
     async def leave_views(self) -> None:
-        """Take the session out of the preview and the agents' view."""
-        await self._previews.leave(self.tenant_id, self.connection)
+        """Take the session out of all that dashboards watch."""
+        self._changes.leave(self.tenant_id, self.connection)
+        await self._previews.leave(self._preview)
         await self._agents.leave(self.tenant_id, self.connection)
 
     async def recheck(self) -> None:
@@ -218,33 +258,31 @@ class DashboardSession(Session):
 
     async def _subscribe_preview(self, command: SubscribeTopicPreview) -> None:
         self.scope.require(Permission.MESSAGES_READ)
-        named = [*(command.patterns or []), *([command.pattern] if command.pattern else [])] or [">"]
-        patterns = tuple(pattern_named(_relative(name), self.tenant_id) for name in named)
-        rate = await self._previews.watch(
-            self.tenant_id, self.connection, patterns, command.max_rate, self._preview_bucket
-        )
-        if not self._previewed:
-            self._previewed = True
-            logger.info(
-                "preview_watched",
-                extra={"tenant_id": self.tenant_id, "user_id": self.scope.person.user_id},
-            )
+        asked = wanted(command, self.tenant_id)
+        self._take(self._preview_changes, "the preview is changed too often")
+        limits = await self._previews.watch(self._preview, asked)
         self.connection.send(
             event(
                 "subscription_confirmed",
                 command.id,
                 subscription="topic_preview",
-                patterns=list(patterns),
-                max_rate=rate,
+                patterns=asked.patterns,
+                where=command.where,
+                sample=asked.sample,
+                batch=asked.batch,
+                counts_only=asked.counts_only,
+                **limits,
             )
         )
 
     async def _unsubscribe_preview(self, command: UnsubscribeTopicPreview) -> None:
-        await self._previews.leave(self.tenant_id, self.connection)
+        await self._previews.leave(self._preview)
         self.connection.send(event("unsubscription_confirmed", command.id, subscription="topic_preview"))
 
     async def _subscribe_agents(self, command: SubscribeAgents) -> None:
         self.scope.require(Permission.AGENTS_READ)
+        # Registry reads every agent for it.
+        self._take(self._questions, "too many questions")
         self.connection.send(event("subscription_confirmed", command.id, subscription="agents"))
         await self._agents.watch(self.tenant_id, self.connection)
 
@@ -252,29 +290,64 @@ class DashboardSession(Session):
         await self._agents.leave(self.tenant_id, self.connection)
         self.connection.send(event("unsubscription_confirmed", command.id, subscription="agents"))
 
+    async def _tell_sessions(self, command: AskSessions) -> None:
+        self.scope.require(Permission.AGENTS_READ)
+        self.scope.require(Permission.CHANNELS_READ)
+        channel_id = command.channel_id
+        if (command.agents is None) is (channel_id is None):
+            raise invalid("either agents or channel_id is needed")
+        request = GetSessions(
+            tenant_id=self.tenant_id,
+            agent_ids=[check_agent_id(name) for name in command.agents or ()],
+            channel_id=None if channel_id is None else channel_named(channel_id, self.tenant_id),
+        )
+        self._take(self._questions, "too many questions")
+        answer = await self._sessions.everywhere(request)
+        about = {} if request.channel_id is None else {"channel_id": request.channel_id}
+        sessions = [msgspec.structs.asdict(session) for session in answer.sessions]
+        self.connection.send(
+            event("sessions", command.id, sessions=sessions, complete=answer.complete, **about)
+        )
+
+    async def _tell_connections(self, command: AskConnections) -> None:
+        self.scope.require(Permission.TENANT_READ)
+        self._take(self._questions, "too many questions")
+        info = self.tenant.info
+        limit = info.limits.connections
+        # Without a limit they are not counted.
+        current = None if limit is None else await self._store.open_connections(self.tenant_id)
+        self.connection.send(event("connections", command.id, current=current, limit=limit, plan=info.plan))
+
+    async def _subscribe_changes(self, command: SubscribeChanges) -> None:
+        kinds = kinds_for(command.kinds, self.scope.permissions)
+        if not self.ended:
+            self._changes.watch(self.tenant_id, self.connection, kinds)
+        self.connection.send(
+            event("subscription_confirmed", command.id, subscription="changes", kinds=sorted(kinds))
+        )
+
+    async def _unsubscribe_changes(self, command: UnsubscribeChanges) -> None:
+        self._changes.leave(self.tenant_id, self.connection)
+        self.connection.send(event("unsubscription_confirmed", command.id, subscription="changes"))
+
     async def _publish(self, command: PublishChannel) -> None:
         self.scope.require(Permission.MESSAGES_PUBLISH)
-        channel_id = channel_named(command.channel_id, self.tenant_id)
-        if channel_id.startswith(PRESENCE_CHANNELS):
-            raise permission_denied("the platform itself tells of presence")
+        channel_id = check_not_presence(channel_named(command.channel_id, self.tenant_id))
         channel = await self._directory.channel(self.tenant_id, channel_id)
         if not self.takes_publish(command.id is not None):
             return
         if channel.delivery == "durable":
             raise later("durable channels")
-        data = bytes(command.data)
-        limit = self.tenant.info.limits.bytes_per_message
-        if limit is not None and len(data) > limit:
-            raise invalid(f"data is larger than {limit} bytes")
-        if not self.tenant.take_message():
-            raise ServiceError(ErrorCode.RESOURCE_EXHAUSTED, "too many messages per second", retry_after=1.0)
+        data = data_of(command, self.tenant.info.limits.bytes_per_message)
+        self.tenant.take_message()
         now = self.clock.now()
-        message_id = new_ulid(now)
+        message_id = self._message_ids.new(now)
         # No agent id can hold a colon, so nobody can be taken for a person.
         sender = sender_field(f"user:{self.scope.person.user_id}")
         frame = build_frame(message_id, sender, now, channel_id, data)
         self._bus.publish_nowait(channel_subject(self.tenant_id, channel_id), frame)
         self._counter.message(now, self.tenant_id, "", channel_id, len(data))
+        self.tenant.month.used += 1
         metrics.MESSAGES.inc()
         self.connection.send(
             event("published", command.id, channel_id=channel_id, message_id=message_id, success=True)
@@ -292,6 +365,11 @@ class DashboardSession(Session):
         self.connection.send(
             event("refreshed", command.id, expires_at=rfc3339(scope.person.expires_at), role=scope.role)
         )
+
+    def _take(self, bucket: TokenBucket, refusal: str) -> None:
+        now = self.clock.monotonic()
+        if not bucket.take(now):
+            raise ServiceError(ErrorCode.RESOURCE_EXHAUSTED, refusal, retry_after=bucket.wait(now))
 
     def _take_over(self, scope: TenantScope) -> None:
         changed = scope.permissions != self.scope.permissions
@@ -317,8 +395,3 @@ class DashboardSession(Session):
         self._expiry = asyncio.get_running_loop().call_later(
             max(0.0, left), self.connection.close, CloseCode.TOKEN_EXPIRED, "the token has expired"
         )
-
-
-def _relative(pattern: str) -> str:
-    """Take a pattern over subjects (``channel.team.*``) for one over channel ids."""
-    return pattern.removeprefix("channel.")

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from artcafe_common.allowance import Allowance, Allowances
 from artcafe_common.bus import Bus
 from artcafe_common.clock import Clock
 from artcafe_common.contracts.registry import (
@@ -25,6 +26,7 @@ from artcafe_common.contracts.registry import (
     ResolveChannel,
     TenantInfo,
 )
+from artcafe_common.errors import ErrorCode, ServiceError
 from artcafe_common.quota import TokenBucket
 from artcafe_common.rpc import call
 
@@ -36,12 +38,13 @@ ValueT = TypeVar("ValueT")
 
 
 class Tenant:
-    """A tenant with its rate of messages in this process."""
+    """A tenant with its month, and its rate of messages in this process."""
 
-    __slots__ = ("_clock", "bucket", "info")
+    __slots__ = ("_clock", "bucket", "info", "month")
 
-    def __init__(self, info: TenantInfo, clock: Clock) -> None:
+    def __init__(self, info: TenantInfo, clock: Clock, month: Allowance) -> None:
         self._clock = clock
+        self.month = month
         self.bucket: TokenBucket | None = None
         self.info = info
         self.update(info)
@@ -58,11 +61,17 @@ class Tenant:
             self.bucket = None
         elif self.bucket is None or self.bucket.rate != rate:
             self.bucket = TokenBucket(rate, max(1.0, rate * BURST_SECONDS), self._clock.monotonic())
+        self.month.update(info.plan, info.limits.messages_per_month)
         self.info = info
 
-    def take_message(self) -> bool:
-        """Take one message from the tenant's rate; False where it is used up."""
-        return self.bucket is None or self.bucket.take(self._clock.monotonic())
+    def take_message(self) -> None:
+        """Hold one message to the tenant's month and rate; once it is sent it counts in `month`.
+
+        Raises: ServiceError ``resource_exhausted``, with a quota where the month is used up.
+        """
+        self.month.check()
+        if self.bucket is not None and not self.bucket.take(self._clock.monotonic()):
+            raise ServiceError(ErrorCode.RESOURCE_EXHAUSTED, "too many messages per second", retry_after=1.0)
 
 
 class _Remembered(Generic[KeyT, ValueT]):
@@ -126,6 +135,7 @@ class Directory:
     def __init__(self, bus: Bus, clock: Clock) -> None:
         self._bus = bus
         self._clock = clock
+        self.months = Allowances(bus, clock)
         self._tenants: dict[str, Tenant] = {}
         self._infos: _Remembered[str, TenantInfo] = _Remembered(CHANNELS_MAX)
         self._channels: _Remembered[tuple[str, str], ChannelInfo] = _Remembered(CHANNELS_MAX)
@@ -137,10 +147,11 @@ class Directory:
         info = self._infos.peek(tenant_id) or info
         tenant = self._tenants.get(tenant_id)
         if tenant is None:
-            tenant = self._tenants[tenant_id] = Tenant(info, self._clock)
+            tenant = self._tenants[tenant_id] = Tenant(info, self._clock, self.months.of(tenant_id))
         elif tenant.info is not info:
             # Every session of the tenant holds this object: they all see the change.
             tenant.update(info)
+        await self.months.know(tenant.month)
         return tenant
 
     async def grants(self, tenant_id: str, agent_id: str) -> dict[str, Grant]:

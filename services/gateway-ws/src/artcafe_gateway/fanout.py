@@ -3,8 +3,7 @@
 There is one NATS subscription per (tenant, pattern) that somebody here subscribed to, counted by reference.
 A message that comes in on it finds a prepared `Route`, the sockets it goes to, in a dictionary by subject. A
 route is built by the first message; who comes and goes is put in and taken out, so that neither costs more
-the more readers there are. Messages of one turn of the event loop are joined once per route and each socket
-gets one write.
+the more readers there are. Messages of one read are joined once per route, and each socket gets one write.
 
 A socket with overlapping patterns belongs, for each channel, to the first of them that matches: so it gets a
 message once, and always from the same NATS subscription, in order. A new subscription therefore touches the
@@ -16,21 +15,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol, cast
+from typing import cast
 
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from artcafe_common.bus import Bus
 from artcafe_common.clock import Clock
 from artcafe_common.contracts.subjects import channel_of, channel_subject
-from artcafe_common.envelope import message_id_of
+from artcafe_common.envelope import data_size, message_id_of
 from artcafe_common.errors import ErrorCode, ServiceError
-from artcafe_common.ids import has_wildcard, pattern_matches
+from artcafe_common.ids import PRESENCE_CHANNELS, has_wildcard, pattern_matches
 from artcafe_common.usage import UsageCounter
 from artcafe_gateway import metrics, wire
 from artcafe_gateway.background import Background
 from artcafe_gateway.connection import Connection
 from artcafe_gateway.outbox import Held, Policy
+from artcafe_gateway.route import Receiver, Route, Watcher
 from artcafe_gateway.tap import close_tap, open_tap
 
 logger = logging.getLogger(__name__)
@@ -40,117 +40,10 @@ PENDING_BYTES_MAX = 1024 * 1024
 RESOLVE_PATIENCE_SECONDS = 10.0
 RESOLVE_PAUSE_SECONDS = 0.2
 NO_ECHO_SECONDS = 10.0
-# Built-in channels on which the platform tells of presence: nobody is billed for them.
-PRESENCE_CHANNELS = "agents.presence."
-
-_DATA_FIELD = b',"data":'
-_DATA_SEARCH_START = 58
-_AROUND_DATA = len(_DATA_FIELD) + 1
-
-
-class Receiver(Protocol):
-    """A session that messages are delivered to."""
-
-    tenant_id: str
-    connection: Connection
-    # Pattern -> policy, in the order of subscription.
-    patterns: dict[str, Policy]
-
-    def may_read(self, channel_id: str) -> bool | None:
-        """Whether the session may read a channel; None where that must be looked up first."""
-        ...
-
-
-class Watcher(Receiver, Protocol):
-    """A dashboard: its copies are not counted, and it reads another text than agents do."""
-
-    def render(self, frame: bytes) -> bytes:
-        """Return the text of a message as dashboards read it."""
-        ...
 
 
 # Makes `may_read` of a tenant's channel answerable without asking; raises ServiceError.
 Resolve = Callable[[str, str], Awaitable[None]]
-
-
-class Route:
-    """Where messages of one channel go that come in on one NATS subscription."""
-
-    __slots__ = (
-        "_counter",
-        "bytes_out",
-        "channel_id",
-        "count",
-        "counted",
-        "frames",
-        "lost",
-        "pending_bytes",
-        "receivers",
-        "tenant_id",
-        "watchers",
-        "withheld",
-    )
-
-    def __init__(self, tenant_id: str, channel_id: str, counter: UsageCounter, counted: bool) -> None:
-        self.tenant_id = tenant_id
-        self.channel_id = channel_id
-        # None while it is being found out who may read the channel.
-        self.receivers: dict[Connection, Policy] | None = None
-        self.watchers: dict[Watcher, Policy] = {}
-        self.frames: list[bytes] = []
-        # What waits while there are no receivers yet, and how many messages had no room.
-        self.pending_bytes = 0
-        self.lost = 0
-        # Since the last settlement: messages for every receiver, bytes of their data, and the copies of these
-        # that not everyone got. Single receivers' differences are in the usage counter already.
-        self.count = 0
-        self.bytes_out = 0
-        self.withheld = 0
-        self.counted = counted
-        self._counter = counter
-
-    def delivered(self, connection: Connection, size: int) -> None:
-        """Count a copy that one connection got after all."""
-        if connection.agent_id is not None:
-            self._tally(connection.agent_id, 1, size)
-            metrics.DELIVERIES.inc()
-
-    def withhold(self, connection: Connection, count: int, size: int) -> None:
-        """Take back copies of one connection that are counted with those of all receivers."""
-        if connection.agent_id is not None:
-            self._tally(connection.agent_id, -count, -size)
-            self.withheld += count
-
-    def join(self, connection: Connection, policy: Policy) -> None:
-        """Add a receiver, or change its policy."""
-        assert self.receivers is not None
-        if connection not in self.receivers:
-            # It did not get what was counted so far.
-            self.withhold(connection, self.count, self.bytes_out)
-        self.receivers[connection] = policy
-
-    def part(self, connection: Connection) -> None:
-        """Take out a receiver, which has got what was counted so far."""
-        if self.receivers is not None and self.receivers.pop(connection, None) is not None:
-            assert connection.agent_id is not None
-            self._tally(connection.agent_id, self.count, self.bytes_out)
-            self.withheld -= self.count
-
-    def settle(self) -> None:
-        """Hand what was counted for all receivers to the usage counter."""
-        count, size = self.count, self.bytes_out
-        if count and self.receivers is not None:
-            metrics.DELIVERIES.inc(max(0, count * len(self.receivers) - self.withheld))
-            self.count = self.bytes_out = self.withheld = 0
-            for connection in self.receivers:
-                assert connection.agent_id is not None
-                self._tally(connection.agent_id, count, size)
-
-    def _tally(self, agent_id: str, count: int, size: int) -> None:
-        if self.counted:
-            tally = self._counter.tally(self._counter.now(), self.tenant_id, agent_id, self.channel_id)
-            tally.deliveries += count
-            tally.bytes_out += size
 
 
 class _Subject:
@@ -183,7 +76,6 @@ class Fanout:
         self._wild: dict[str, set[_Subject]] = {}
         self._wild_patterns: dict[Receiver, int] = {}
         self._dirty: list[Route] = []
-        self._loop = asyncio.get_running_loop()
         self._background = Background()
         # Message id -> the connection that did not want to hear its own message, and until when that is kept.
         self._no_echo: dict[bytes, tuple[Connection, float]] = {}
@@ -198,6 +90,16 @@ class Fanout:
         """Return the sessions that subscribed to exactly a channel or pattern."""
         subject = self._subjects.get((tenant_id, pattern))
         return list(subject.sessions) if subject is not None else []
+
+    def listeners(self, tenant_id: str, channel_id: str) -> dict[Receiver, list[str]]:
+        """Return the sessions that subscribed to a channel, each with the patterns by which it did."""
+        exact = self._subjects.get((tenant_id, channel_id))
+        wild = [s for s in self._wild.get(tenant_id, ()) if pattern_matches(s.pattern, channel_id)]
+        found: dict[Receiver, list[str]] = {}
+        for subject in [*([exact] if exact else []), *sorted(wild, key=lambda subject: subject.pattern)]:
+            for session in subject.sessions:
+                found.setdefault(session, []).append(subject.pattern)
+        return found
 
     async def subscribe(self, session: Receiver, pattern: str, policy: Policy) -> None:
         """Add a session to a channel or pattern; returns when messages from now on will arrive.
@@ -377,7 +279,7 @@ class Fanout:
                 return
         elif not frames:
             if not self._dirty:
-                self._loop.call_soon(self._flush)
+                self._bus.at_end_of_read(self._flush)
             self._dirty.append(route)
         frames.append(payload)
 
@@ -453,14 +355,21 @@ class Fanout:
                 self._write(route, receivers, [frame], sender[0] if sender else None)
         else:
             self._write(route, receivers, frames, None)
-        for frame in frames if route.watchers else ():
-            # All watchers read the same text: it is made once.
-            text = next(iter(route.watchers)).render(frame)
-            for watcher, policy in route.watchers.items():
-                if watcher.connection.blocked:
-                    watcher.connection.hold(Held(route, policy, wire.text_frame(text), 0))
-                else:
-                    watcher.connection.send(text)
+        if route.watchers:
+            self._show(route, frames)
+
+    def _show(self, route: Route, frames: list[bytes]) -> None:
+        # All watchers read the same text: it is made once, and is one write for each of them.
+        render = next(iter(route.watchers)).render
+        framed = [wire.text_frame(render(frame)) for frame in frames]
+        joined = framed[0] if len(framed) == 1 else b"".join(framed)
+        for watcher, policy in route.watchers.items():
+            connection = watcher.connection
+            if connection.blocked:
+                for text in framed:
+                    connection.hold(Held(route, policy, text, 0))
+            else:
+                connection.write(joined)
 
     def _write(
         self,
@@ -475,6 +384,7 @@ class Fanout:
         size = sum([data_size(frame) for frame in frames])
         framed = [wire.text_frame(frame) for frame in frames]
         joined = framed[0] if count == 1 else b"".join(framed)
+        whole = len(joined)
         for connection, policy in receivers.items():
             if connection.blocked or connection is silent:
                 # It is counted with all others below; what is held is counted when the socket takes it.
@@ -483,14 +393,16 @@ class Fanout:
                     for text, frame in zip(framed, frames, strict=True):
                         connection.hold(Held(route, policy, text, data_size(frame)))
             else:
-                connection.write(joined)
+                # `Connection.write`, without a call in Python for each copy.
+                put = connection.put
+                try:
+                    sent = put(joined)
+                except OSError:
+                    sent = 0
+                if sent != whole:
+                    connection.write(joined[sent:])
         route.count += count
         route.bytes_out += size
-
-
-def data_size(frame: bytes) -> int:
-    """Return the bytes of a frame's data; what stands before it is escaped and cannot hold its name."""
-    return len(frame) - frame.index(_DATA_FIELD, _DATA_SEARCH_START) - _AROUND_DATA
 
 
 def _first_match(patterns: Iterable[str], channel_id: str) -> str | None:

@@ -12,10 +12,12 @@ import msgspec
 from msgspec import Meta
 
 from artcafe_common.errors import ErrorCode, ServiceError, invalid
+from artcafe_common.json_bounds import check_bounds
 
 CommandId = str | int | None
 Name = Annotated[str, Meta(max_length=512)]
 _MAX_CHANNELS = 100
+_MAX_AGENTS = 200
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
@@ -32,7 +34,7 @@ class PresenceCommand(msgspec.Struct, frozen=True, tag="presence"):
     status: Annotated[str, Meta(max_length=64)] = "online"
     id: CommandId = None
     capabilities: Annotated[list[Annotated[str, Meta(max_length=128)]], Meta(max_length=64)] | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Subscribe(msgspec.Struct, frozen=True, tag="subscribe"):
@@ -100,13 +102,33 @@ class UnsubscribeChannel(msgspec.Struct, frozen=True, tag="unsubscribe_channel")
     id: CommandId = None
 
 
+class SizeRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Bytes of a message's data, both ends included."""
+
+    min: Annotated[int, Meta(ge=0)] = 0
+    max: Annotated[int, Meta(ge=0)] | None = None
+
+
+class Where(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a previewed message must be like; unknown fields are refused, as they would filter nothing."""
+
+    sender: Name | Annotated[list[Name], Meta(max_length=_MAX_CHANNELS)] | None = None
+    channel: Name | Annotated[list[Name], Meta(max_length=_MAX_CHANNELS)] | None = None
+    size: SizeRange | None = None
+
+
 class SubscribeTopicPreview(msgspec.Struct, frozen=True, tag="subscribe_topic_preview"):
     """See the tenant's live traffic, filtered and limited."""
 
     id: CommandId = None
     pattern: Name | None = None
     patterns: Annotated[list[Name], Meta(max_length=_MAX_CHANNELS)] | None = None
+    where: Where | None = None
     max_rate: Annotated[float, Meta(gt=0)] | None = None
+    sample: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    batch: bool = False
+    max_bytes: Annotated[int, Meta(ge=0)] | None = None
+    counts_only: bool = False
 
 
 class UnsubscribeTopicPreview(msgspec.Struct, frozen=True, tag="unsubscribe_topic_preview"):
@@ -123,6 +145,33 @@ class SubscribeAgents(msgspec.Struct, frozen=True, tag="subscribe_agents"):
 
 class UnsubscribeAgents(msgspec.Struct, frozen=True, tag="unsubscribe_agents"):
     """See agents' presence no longer."""
+
+    id: CommandId = None
+
+
+class AskSessions(msgspec.Struct, frozen=True, tag="get_sessions"):
+    """Ask who is connected: which of these agents, or who listens in a channel."""
+
+    id: CommandId = None
+    agents: Annotated[list[Name], Meta(min_length=1, max_length=_MAX_AGENTS)] | None = None
+    channel_id: Name | None = None
+
+
+class AskConnections(msgspec.Struct, frozen=True, tag="get_connections"):
+    """Ask how many connections the plan's limit is counted against now."""
+
+    id: CommandId = None
+
+
+class SubscribeChanges(msgspec.Struct, frozen=True, tag="subscribe_changes"):
+    """Hear of what registry changes: agents, channels, grants, members, the tenant."""
+
+    id: CommandId = None
+    kinds: Annotated[list[Name], Meta(max_length=_MAX_CHANNELS)] | None = None
+
+
+class UnsubscribeChanges(msgspec.Struct, frozen=True, tag="unsubscribe_changes"):
+    """Hear of changes no longer."""
 
     id: CommandId = None
 
@@ -157,6 +206,10 @@ DashboardCommand = (
     | UnsubscribeTopicPreview
     | SubscribeAgents
     | UnsubscribeAgents
+    | AskSessions
+    | AskConnections
+    | SubscribeChanges
+    | UnsubscribeChanges
     | PublishChannel
     | Refresh
     | Authenticate
@@ -180,10 +233,11 @@ agent_decoder: msgspec.json.Decoder[AgentCommand] = msgspec.json.Decoder(AgentCo
 dashboard_decoder: msgspec.json.Decoder[DashboardCommand] = msgspec.json.Decoder(DashboardCommand)
 first_frame_decoder = msgspec.json.Decoder(FirstFrame)
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
+_metadata_decoder: msgspec.json.Decoder[dict[str, Any] | None] = msgspec.json.Decoder(dict[str, Any] | None)
 _encode = msgspec.json.Encoder().encode
 
 
-def event(kind: str, id: CommandId = None, **fields: Any) -> bytes:
+def event(kind: str, /, id: CommandId = None, **fields: Any) -> bytes:
     """Return an event's JSON; `id` is that of the command it answers."""
     body: dict[str, Any] = {"type": kind, **fields}
     if id is not None:
@@ -214,6 +268,28 @@ def undecodable(payload: bytes, problem: Exception) -> tuple[ServiceError, Comma
     if "$.type" in str(problem):
         return invalid(f"unknown type {envelope.type[:64]!r}"), command_id
     return invalid(str(problem)), command_id
+
+
+def data_of(command: Publish | PublishChannel, bytes_max: int | None) -> bytes:
+    """Return what is to be published. Raises: ServiceError ``invalid_argument``."""
+    data = bytes(command.data)
+    if bytes_max is not None and len(data) > bytes_max:
+        raise invalid(f"data is larger than {bytes_max} bytes")
+    check_bounds(data, "data")
+    return data
+
+
+def metadata_of(command: PresenceCommand) -> dict[str, Any] | None:
+    """Return what an agent states of itself: others decode it, and none of them may fail at it.
+
+    Raises: ServiceError ``invalid_argument``.
+    """
+    text = bytes(command.metadata)
+    check_bounds(text, "metadata")
+    try:
+        return _metadata_decoder.decode(text)
+    except msgspec.DecodeError:
+        raise invalid("metadata: expected an object") from None
 
 
 def later(feature: str) -> ServiceError:

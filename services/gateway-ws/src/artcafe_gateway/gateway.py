@@ -13,6 +13,7 @@ from artcafe_common.contracts.auth import VERIFY_AGENT, VerifiedAgent, VerifyAge
 from artcafe_common.contracts.gateway import Replaced
 from artcafe_common.contracts.registry import Grant
 from artcafe_common.errors import CloseCode, ErrorCode, ServiceError
+from artcafe_common.ids import MessageIds
 from artcafe_common.rpc import call
 from artcafe_common.tokens import Access
 from artcafe_common.usage import UsageCounter
@@ -20,6 +21,7 @@ from artcafe_gateway import metrics
 from artcafe_gateway.agent_session import AgentSession
 from artcafe_gateway.agents_view import AgentsView
 from artcafe_gateway.background import Background
+from artcafe_gateway.changes_view import ChangesView
 from artcafe_gateway.config import GatewayConfig
 from artcafe_gateway.connection import ABNORMAL_CLOSURE, Connection, Peer
 from artcafe_gateway.dashboard_session import DashboardSession
@@ -29,14 +31,21 @@ from artcafe_gateway.frames import event
 from artcafe_gateway.handshake import AgentHello, DashboardHello, Handshake, read_hello
 from artcafe_gateway.lease import Lease
 from artcafe_gateway.listener import Listener, Refusal, Upgrade
+from artcafe_gateway.open_dashboards import OpenDashboards
 from artcafe_gateway.presence import Presences
-from artcafe_gateway.preview import Previews
+from artcafe_gateway.preview.origin import Origins
+from artcafe_gateway.preview.previews import PreviewLimits, Previews
+from artcafe_gateway.preview.tap_bus import TapBus
+from artcafe_gateway.quotas import QuotaEvents
+from artcafe_gateway.sessions_view import SessionsView
 from artcafe_gateway.store import ConnectionStore
 from artcafe_gateway.upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
 
 GOODBYE_SECONDS = 2.0
+_BUS_AWAY = event("service_status", status="degraded", reason="the message bus is away")
+_BUS_BACK = event("service_status", status="ok", reason="the message bus is back")
 
 
 class _Arrival(Handshake):
@@ -55,6 +64,7 @@ class Gateway:
         config: GatewayConfig,
         process_id: str,
         bus: Bus,
+        tap_bus: TapBus,
         store: ConnectionStore,
         access: Access,
         counter: UsageCounter,
@@ -69,11 +79,28 @@ class Gateway:
         self._clock = clock
         self._draining = False
         self._background = Background()
-        self._dashboards: set[DashboardSession] = set()
+        self._dashboards = OpenDashboards(config.max_dashboards_per_person, config.max_dashboards_per_tenant)
+        self._records: dict[DashboardSession, asyncio.Task[None]] = {}
         self.directory = Directory(bus, clock)
         self.fanout = Fanout(bus, counter, clock, self._resolve)
-        self.previews = Previews(bus, clock, config.server_id, config.preview_rate, config.preview_burst)
+        self.previews = Previews(
+            tap_bus,
+            clock,
+            Origins(store, clock, process_id),
+            config.server_id,
+            PreviewLimits(
+                rate=config.preview_rate,
+                burst=config.preview_burst,
+                tenant_rate=config.preview_tenant_rate,
+                data_bytes=config.preview_data_bytes,
+                share=config.preview_share,
+                late=config.preview_late,
+            ),
+        )
         self.agents_view = AgentsView(bus)
+        self.changes_view = ChangesView()
+        self._message_ids = MessageIds(process_id)
+        self.quotas = QuotaEvents(self.directory.months, self._dashboards)
         self.presences = Presences(
             bus,
             store,
@@ -94,6 +121,9 @@ class Gateway:
             timeout=config.lease_timeout,
             sweep_interval=config.sweep_interval,
         )
+        self.sessions_view = SessionsView(
+            bus, store, self.directory, self.presences, self.fanout, clock, process_id
+        )
         self.upkeep = Upkeep(
             bus,
             clock,
@@ -102,6 +132,7 @@ class Gateway:
             self.fanout,
             self.presences,
             self._dashboards,
+            self.changes_view,
             self._background,
         )
         self.listener = Listener(
@@ -141,6 +172,7 @@ class Gateway:
         """Wait for what was begun in the background."""
         await self._background.wait()
         await self.fanout.close()
+        await self.previews.close()
         await self.presences.close()
 
     async def watch_dashboards(self) -> None:
@@ -222,6 +254,7 @@ class Gateway:
             grants=grants,
             generation=acquired.generation,
             counted=acquired.counted,
+            message_ids=self._message_ids,
             bus=self._bus,
             directory=self.directory,
             fanout=self.fanout,
@@ -261,25 +294,31 @@ class Gateway:
             tenant_id = named or tenant_id
         scope = await self._access.scope(token, tenant_id)
         tenant = await self.directory.tenant(scope.tenant_id)
+        self._dashboards.check(scope.tenant_id, scope.person.user_id)
         session = DashboardSession(
             connection,
             scope,
             token,
             tenant=tenant,
             access=self._access,
+            message_ids=self._message_ids,
             bus=self._bus,
             directory=self.directory,
             fanout=self.fanout,
             previews=self.previews,
             agents=self.agents_view,
+            changes=self.changes_view,
+            sessions=self.sessions_view,
+            store=self._store,
             counter=self._counter,
             clock=self._clock,
             background=self._background,
             on_end=self._dashboard_ended,
         )
         self._dashboards.add(session)
-        self._background.spawn(self._record_dashboard(session))
-        session.start()
+        self._records[session] = self._background.spawn(self._record_dashboard(session))
+        session.start(self._config.max_message_bytes)
+        self.quotas.opened(session)
         logger.info(
             "dashboard_opened",
             extra={
@@ -302,10 +341,13 @@ class Gateway:
 
     def _dashboard_ended(self, session: DashboardSession) -> None:
         self._dashboards.discard(session)
+        self.quotas.closed(session)
         self._background.spawn(self._forget_dashboard(session))
 
     async def _forget_dashboard(self, session: DashboardSession) -> None:
         await session.leave_views()
+        # A record that comes later than its end would stay.
+        await asyncio.wait([self._records.pop(session)])
         try:
             await self._store.delete_dashboard(session.tenant_id, session.connection.connection_id)
         except ServiceError:
@@ -315,16 +357,14 @@ class Gateway:
         await self.directory.channel(tenant_id, channel_id)
 
     def _bus_lost(self) -> None:
-        text = event("service_status", status="degraded", reason="the message bus is away")
         for connection in self._session_connections():
-            connection.send(text)
+            connection.send(_BUS_AWAY)
 
     def _bus_back(self) -> None:
         self.presences.reannounce()
         self.upkeep.recheck_all()
-        text = event("service_status", status="ok", reason="the message bus is back")
         for connection in self._session_connections():
-            connection.send(text)
+            connection.send(_BUS_BACK)
 
     def _session_connections(self) -> list[Connection]:
         agents = [session.connection for session in self.presences.sessions()]
@@ -332,5 +372,6 @@ class Gateway:
 
     def update_gauges(self) -> None:
         """Bring the gauges of open sockets up to date."""
+        metrics.CONNECTIONS_MAX.set(self._config.max_connections)
         metrics.CONNECTIONS.labels("agent").set(len(self.presences.sessions()))
         metrics.CONNECTIONS.labels("dashboard").set(len(self._dashboards))

@@ -47,7 +47,7 @@ ANNOUNCE_PAUSE_SECONDS = 0.02
 FINAL_STEP = 999_999
 VERSIONS_PER_GENERATION = 1_000_000
 
-_GOODBYES = frozenset({1000, 1001})
+_GOODBYES = frozenset({CloseCode.NORMAL, CloseCode.GOING_AWAY})
 _FINAL_CLOSES = frozenset({CloseCode.REVOKED, CloseCode.TENANT_SUSPENDED, CloseCode.HEARTBEAT_TIMEOUT})
 _encode = msgspec.json.Encoder().encode
 
@@ -309,8 +309,9 @@ class Presences:
                 self._count_time(session)
 
     def _count_time(self, session: AgentSession) -> None:
-        now = self._clock.monotonic()
         tally = self._counter.tally(self._clock.now(), session.tenant_id, session.agent_id)
+        # Not before: that may have ended an hour, and have counted the time until then, this session's too.
+        now = self._clock.monotonic()
         tally.connection_seconds += now - session.counted_until
         session.counted_until = now
 
@@ -330,6 +331,8 @@ class Presences:
             server_id=self._server_id,
             reason=reason,
             detail=session.detail,
+            connected_at=None if status == "offline" else rfc3339(session.connected_at),
+            last_seen=rfc3339(self._clock.now() - (self._clock.monotonic() - session.last_life)),
             capabilities=session.capabilities,
             metadata=session.metadata,
         )

@@ -98,10 +98,10 @@ class Session:
         metrics.COMMAND_ERRORS.labels(error.code).inc()
         self.connection.send(error_event(error, id))
 
-    def spend_command(self) -> None:
+    def spend_command(self, code: int = CloseCode.RATE, reason: str = "too many commands") -> None:
         """Take one command from the connection's own rate; a client that floods is closed."""
         if not self._commands.take(self.clock.monotonic()):
-            self.connection.close(CloseCode.RATE, "too many commands")
+            self.connection.close(code, reason)
 
     async def answer(self, work: Work, id: CommandId) -> None:
         """Await a command's work and tell the client if it fails."""

@@ -25,10 +25,10 @@ from dataclasses import dataclass
 
 from artcafe_common.clock import Clock
 from artcafe_common.dynamo import ConditionFailed, Dynamo, Index, Item, TableSpec, TransactionFailed
-from artcafe_common.errors import ErrorCode, Quota, ServiceError, unavailable
+from artcafe_common.errors import ServiceError, quota_error, unavailable
 
 CONNECTIONS = TableSpec(
-    "websocket-connections", "pk", "sk", (Index("by-server", "server"),), ttl="expires_at"
+    "websocket-connections", "pk", "sk", (Index("by-server", "server"),), ttl="expires_at", recovery=False
 )
 
 ATTEMPTS_MAX = 12
@@ -158,6 +158,11 @@ class ConnectionStore:
         item = await self._table.get(_agent_key(tenant_id, agent_id))
         return Holder(item["server"], item["connection_id"]) if item and "server" in item else None
 
+    async def open_connections(self, tenant_id: str) -> int:
+        """Return how many connections a tenant has open, where its plan limits them."""
+        counter = await self._table.get(_tenant_key(tenant_id))
+        return int(counter["count"]) if counter else 0
+
     async def forget_agent(self, tenant_id: str, agent_id: str) -> None:
         """Remove the record of an agent that was deleted, once no connection holds it."""
         try:
@@ -235,12 +240,7 @@ class ConnectionStore:
         )
 
     async def _over_limit(self, tenant_id: str, limit: int | None, plan: str) -> ServiceError:
-        counter = await self._table.get(_tenant_key(tenant_id))
-        current = int(counter["count"]) if counter else 0
-        quota = Quota(resource="connections", current=current, limit=limit or 0, plan=plan)
-        return ServiceError(
-            ErrorCode.RESOURCE_EXHAUSTED, f"the plan {plan} allows {limit} connections", quota=quota
-        )
+        return quota_error("connections", await self.open_connections(tenant_id), limit or 0, plan)
 
 
 def _agent_key(tenant_id: str, agent_id: str) -> dict[str, str]:

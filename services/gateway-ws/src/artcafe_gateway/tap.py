@@ -7,7 +7,8 @@ import contextlib
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from artcafe_common.bus import Bus, DirectHandler
+from artcafe_common.bus import Bus
+from artcafe_common.bus_wire import DirectHandler
 from artcafe_common.errors import unavailable
 
 FLUSH_TIMEOUT_SECONDS = 5

@@ -19,6 +19,7 @@ from artcafe_common.errors import CloseCode, ErrorCode, ServiceError
 from artcafe_common.rpc import call
 from artcafe_gateway.agent_session import AgentSession
 from artcafe_gateway.background import Background
+from artcafe_gateway.changes_view import ChangesView
 from artcafe_gateway.dashboard_session import DashboardSession
 from artcafe_gateway.directory import Directory
 from artcafe_gateway.fanout import Fanout
@@ -47,6 +48,7 @@ class Upkeep:
         fanout: Fanout,
         presences: Presences,
         dashboards: Iterable[DashboardSession],
+        changes: ChangesView,
         background: Background,
     ) -> None:
         self._bus = bus
@@ -55,6 +57,7 @@ class Upkeep:
         self._fanout = fanout
         self._presences = presences
         self._dashboards = dashboards
+        self._changes = changes
         self._latest = Latest(background)
         self._revoked: Recent[Revoked] = Recent(clock)
         self._changed: Recent[Changed] = Recent(clock)
@@ -77,6 +80,7 @@ class Upkeep:
         """Drop what registry's change makes old, and check again what was allowed by it."""
         self._changed.add(changed)
         self._directory.forget(changed)
+        self._changes.changed(changed)
         tenant_id, id = changed.tenant_id, changed.id
         key = (changed.kind, tenant_id, id)
         if changed.kind == "tenant":
@@ -117,6 +121,7 @@ class Upkeep:
     def recheck_all(self) -> None:
         """Check every session again: what was announced while the bus was away was not heard."""
         self._directory.forget_all()
+        self._changes.missed()
         self._latest.run("all", self._recheck_all)
 
     async def _refresh_tenant(self, tenant_id: str) -> None:

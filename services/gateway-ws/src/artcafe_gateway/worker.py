@@ -6,30 +6,32 @@ import asyncio
 import gc
 import logging
 import resource
+import socket
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from artcafe_common import __version__
 from artcafe_common.bus import Bus
 from artcafe_common.clock import SystemClock
 from artcafe_common.contracts.auth import REVOKED
-from artcafe_common.contracts.gateway import REPLACED
+from artcafe_common.contracts.gateway import REPLACED, sessions_endpoint
 from artcafe_common.contracts.platform import GetHealth, Health, health_endpoint
 from artcafe_common.contracts.registry import CHANGED
 from artcafe_common.dynamo import Dynamo
 from artcafe_common.errors import unavailable
 from artcafe_common.health import Readiness
-from artcafe_common.http.server import listening_socket, serve_http
+from artcafe_common.http.server import serve_http
 from artcafe_common.ids import new_ulid
 from artcafe_common.remote import RemoteMemberships, remote_key_ring
 from artcafe_common.rpc import listen, serve
-from artcafe_common.streams import PRESENCE, ensure_stream
+from artcafe_common.starting import Starting, bind, cancel_all
 from artcafe_common.tokens import Access, TokenVerifier
-from artcafe_common.usage import UsageCounter, UsageReporter, ensure_usage_stream
+from artcafe_common.usage import UsageReporter, open_usage_counter
 from artcafe_gateway.app import create_gateway_app
-from artcafe_gateway.config import GatewayConfig
+from artcafe_gateway.config import PREFIX, GatewayConfig
 from artcafe_gateway.gateway import Gateway
+from artcafe_gateway.preview.tap_bus import TapBus
 from artcafe_gateway.store import CONNECTIONS, ConnectionStore
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,6 @@ USAGE_FLUSH_SECONDS = 3.0
 FINISH_SECONDS = 5.0
 # Files of a process beside its sockets.
 OTHER_FILES = 256
-STREAMS_RETRY_SECONDS = 1.0
 
 
 async def run_worker(config: GatewayConfig, stop: asyncio.Event) -> None:
@@ -47,41 +48,38 @@ async def run_worker(config: GatewayConfig, stop: asyncio.Event) -> None:
     _allow_files(config.max_connections + OTHER_FILES)
     # New at every start: what an earlier process of the same name left behind is not this one's.
     process_id = f"{config.server_id}-{new_ulid()}"
-    bus = await _open_bus(config, stop)
-    if bus is None:
-        return
-    async with Dynamo.connect(
-        region=config.aws_region, endpoint_url=config.aws_endpoint_url, prefix=config.table_prefix
-    ) as dynamo:
-        if config.create_tables:
-            await dynamo.create_tables([CONNECTIONS])
-        counter = UsageCounter(clock)
+    shared = config.workers > 1
+    async with AsyncExitStack() as stack:
+        http_socket = stack.enter_context(
+            bind(PREFIX, "HTTP", config.http_host, config.http_port, shared=shared)
+        )
+        ws_socket = stack.enter_context(bind(PREFIX, "WS", config.ws_host, config.ws_port, shared=shared))
+        starting = Starting("gateway", config, http_socket, stop)
+        bus = await starting.open_bus()
+        if bus is None:
+            return
+        stack.push_async_callback(bus.close_gracefully)
+        tap_bus = await starting.open_bus_of(TapBus, "preview")
+        if tap_bus is None:
+            return
+        stack.push_async_callback(tap_bus.close_gracefully)
+        dynamo = await stack.enter_async_context(
+            Dynamo.connect(
+                region=config.aws_region, endpoint_url=config.aws_endpoint_url, prefix=config.table_prefix
+            )
+        )
+        if not await starting.make_tables(dynamo, [CONNECTIONS]):
+            return
+        counter = open_usage_counter(config, clock)
         reporter = UsageReporter(bus, counter)
         access = Access(TokenVerifier(remote_key_ring(bus, clock), clock), RemoteMemberships(bus))
         store = ConnectionStore(dynamo, process_id, clock)
-        gateway = Gateway(config, process_id, bus, store, access, counter, clock)
+        gateway = Gateway(config, process_id, bus, tap_bus, store, access, counter, clock)
         readiness = _readiness(config, bus, dynamo)
-        await _serve(config, process_id, bus, gateway, readiness, reporter, stop)
-    await bus.close_gracefully()
-
-
-async def _open_bus(config: GatewayConfig, stop: asyncio.Event) -> Bus | None:
-    """Wait for NATS, but not longer than until the process is told to stop."""
-    opening = asyncio.create_task(
-        Bus.open(
-            config.nats_url,
-            name=f"gateway {config.server_id}",
-            user=config.nats_user,
-            password=config.nats_password.reveal() if config.nats_password else None,
+        tables = starting.keep_tables(dynamo, [CONNECTIONS])
+        await _serve(
+            config, process_id, http_socket, ws_socket, bus, gateway, readiness, reporter, tables, stop
         )
-    )
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait([opening, stopping], return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not opening.done():
-        opening.cancel()
-        return None
-    return await opening
 
 
 def _readiness(config: GatewayConfig, bus: Bus, dynamo: Dynamo) -> Readiness:
@@ -102,57 +100,56 @@ def _readiness(config: GatewayConfig, bus: Bus, dynamo: Dynamo) -> Readiness:
 async def _serve(
     config: GatewayConfig,
     process_id: str,
+    http_socket: socket.socket,
+    ws_socket: socket.socket,
     bus: Bus,
     gateway: Gateway,
     readiness: Readiness,
     reporter: UsageReporter,
+    tables: Coroutine[Any, Any, None],
     stop: asyncio.Event,
 ) -> None:
     async def health(_: GetHealth) -> Health:
         return await readiness.report()
 
-    shared = config.workers > 1
     http_stop = asyncio.Event()
-    with (
-        listening_socket(config.http_host, config.http_port, shared=shared) as http_socket,
-        listening_socket(config.ws_host, config.ws_port, shared=shared) as ws_socket,
+    app = create_gateway_app(bus, readiness)
+    async with (
+        serve(bus, health_endpoint("gateway"), health, queue="gateway"),
+        serve(bus, sessions_endpoint(process_id), gateway.sessions_view.here, queue="gateway"),
+        listen(bus, REVOKED, gateway.upkeep.on_revoked),
+        listen(bus, CHANGED, gateway.upkeep.on_changed),
+        listen(bus, REPLACED, gateway.on_replaced, subject=REPLACED.subject(server_id=process_id)),
     ):
-        app = create_gateway_app(bus, readiness)
-        async with (
-            serve(bus, health_endpoint("gateway"), health, queue="gateway"),
-            listen(bus, REVOKED, gateway.upkeep.on_revoked),
-            listen(bus, CHANGED, gateway.upkeep.on_changed),
-            listen(bus, REPLACED, gateway.on_replaced, subject=REPLACED.subject(server_id=process_id)),
-        ):
-            work = [
-                serve_http(app.asgi, http_socket, http_stop),
-                reporter.run(),
-                _ensure_streams(bus),
-                gateway.presences.run(),
-                gateway.lease.keep(),
-                gateway.lease.sweep_forever(),
-                gateway.previews.run(),
-                gateway.watch_dashboards(),
-                _gauges(gateway),
-            ]
-            async with _running(work, stop) as (http, reporting, *_):
-                _tune_garbage_collection()
-                await gateway.listener.start(ws_socket)
-                logger.info("gateway_ready", extra={"process_id": process_id})
-                await stop.wait()
-                readiness.drain()
-                await gateway.drain()
-                try:
-                    async with asyncio.timeout(FINISH_SECONDS):
-                        await gateway.close()
-                except TimeoutError:
-                    logger.warning("gateway_closed_unfinished")
-                # What was counted goes first: who stops this process may not wait for ever.
-                reporting.cancel()
-                await asyncio.wait([reporting])
-                await reporter.finish(USAGE_FLUSH_SECONDS)
-                http_stop.set()
-                await asyncio.wait([http])
+        work = [
+            serve_http(app.asgi, http_socket, http_stop),
+            reporter.run(),
+            tables,
+            gateway.presences.run(),
+            gateway.lease.keep(),
+            gateway.lease.sweep_forever(),
+            gateway.previews.run(),
+            gateway.directory.months.run(),
+            gateway.watch_dashboards(),
+            _gauges(gateway),
+        ]
+        async with _running(work, stop) as (http, reporting, *_):
+            _tune_garbage_collection()
+            await gateway.listener.start(ws_socket)
+            logger.info("gateway_ready", extra={"process_id": process_id})
+            await stop.wait()
+            readiness.drain()
+            await gateway.drain()
+            try:
+                async with asyncio.timeout(FINISH_SECONDS):
+                    await gateway.close()
+            except TimeoutError:
+                logger.warning("gateway_closed_unfinished")
+            # What was counted goes first: who stops this process may not wait for ever.
+            await cancel_all([reporting])
+            await reporter.finish(USAGE_FLUSH_SECONDS)
+            http_stop.set()
+            await asyncio.wait([http])
 
 
 @asynccontextmanager
@@ -172,9 +169,7 @@ async def _running(
     try:
         yield tasks
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await cancel_all(tasks)
 
 
 def _allow_files(wanted: int) -> None:
@@ -185,18 +180,6 @@ def _allow_files(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         if soft < wanted:
             logger.warning("few_open_files", extra={"limit": soft, "wanted": wanted})
-
-
-async def _ensure_streams(bus: Bus) -> None:
-    """Create the streams this service publishes to, as soon as NATS lets it."""
-    while True:
-        try:
-            await ensure_usage_stream(bus)
-            await ensure_stream(bus.jetstream(), PRESENCE)
-            return
-        except Exception as error:
-            logger.warning("streams_not_ready", extra={"error": type(error).__name__})
-            await asyncio.sleep(STREAMS_RETRY_SECONDS)
 
 
 def _tune_garbage_collection() -> None:

@@ -1,11 +1,16 @@
 // All agents of the organisation and how they are: a snapshot over the socket, then each change.
 
-import { watch } from "./live.js";
+import { get, path } from "./api.js";
+import { changes } from "./changes.js";
+import { socket, watch } from "./live.js";
 import { session } from "./session.js";
 
-const LOOK_AGAIN_SECONDS = 15;
-// The more agents, the more a snapshot weighs and the rarer it is asked for.
-const AGENTS_PER_SECOND = 50;
+const TOLD_MS = 60;
+// Read one by one, or all anew where that is less to do.
+const ONE_BY_ONE = 5;
+const TOGETHER_MS = 150;
+// Why a gateway says that an agent is offline which did not say goodbye.
+const LOST = new Set(["did not come back", "heartbeat timeout", "its gateway ended"]);
 
 /** Tells "changed" (at most once per frame of the screen). `complete` is false until the first snapshot. */
 class Agents extends EventTarget {
@@ -14,7 +19,8 @@ class Agents extends EventTarget {
   error = null;
   #seen = null;
   #stop = null;
-  #timer = null;
+  #toRead = new Set();
+  #reading = null;
   #told = false;
   #again = () => {};
 
@@ -22,6 +28,7 @@ class Agents extends EventTarget {
   open() {
     this.close();
     this.#stop = new AbortController();
+    const { signal } = this.#stop;
     const begin = { type: "subscribe_agents" };
     const again = watch({
       begin,
@@ -30,34 +37,43 @@ class Agents extends EventTarget {
         this.error = error;
         this.#tell();
       },
-      signal: this.#stop.signal,
+      signal,
     });
     this.#again = () => again(begin);
-    this.#lookAgain();
+    changes.addEventListener("changed", ({ detail }) => this.#changed(detail), { signal });
+    changes.addEventListener("missed", () => this.refresh(), { signal });
   }
 
   /** Stop watching and forget. */
   close() {
     this.#stop?.abort();
-    clearTimeout(this.#timer);
+    clearTimeout(this.#reading);
+    this.#reading = null;
+    this.#toRead.clear();
     this.all.clear();
     this.complete = false;
     this.error = null;
   }
 
-  /** Ask for everything again: the socket does not tell of agents that are made or deleted. */
+  /** Ask for everything again. */
   refresh() {
     if (session.may("agents:read")) this.#again();
-    this.#lookAgain();
   }
 
-  #lookAgain() {
-    clearTimeout(this.#timer);
-    const seconds = Math.max(LOOK_AGAIN_SECONDS, this.all.size / AGENTS_PER_SECOND);
-    this.#timer = setTimeout(() => {
-      if (!document.hidden) this.refresh();
-      else document.addEventListener("visibilitychange", () => this.refresh(), { once: true, signal: this.#stop.signal });
-    }, seconds * 1000);
+  /**
+   * Ask the gateways when agents were last heard of; returns their answer, which has those that are connected.
+   *
+   * Heartbeats are not told: whoever shows them asks, for at most 200 agents.
+   */
+  async look(ids) {
+    if (!ids.length) return { sessions: [], complete: true };
+    const answer = await socket.command({ type: "get_sessions", agents: ids });
+    for (const { agent_id: id, last_seen: at } of answer.sessions) {
+      const known = this.all.get(id);
+      if (known) known.heardAt = latest(known.heardAt, at);
+    }
+    this.#tell();
+    return answer;
   }
 
   #frame(frame) {
@@ -71,19 +87,61 @@ class Agents extends EventTarget {
     }
     if (frame.type !== "agent_status") return;
     this.#seen?.add(frame.agent_id);
-    const known = this.all.get(frame.agent_id);
-    // A change does not tell the name; whoever is new is asked for with the next snapshot.
-    if (!known && !frame.snapshot) setTimeout(() => this.refresh(), 500);
-    const { agent_id, name, status, last_seen, capabilities, metadata } = frame;
+    // A change of presence does not tell the name.
+    if (!this.all.has(frame.agent_id) && !frame.snapshot) this.#read(frame.agent_id);
+    this.#set(frame);
+  }
+
+  #set({ agent_id, snapshot, name, status, last_seen, timestamp, connected_at, reason, capabilities, metadata }) {
+    // What is stored of an agent that is online is when it came, not when it was last heard of.
+    const heardAt = snapshot && status === "online" ? null : last_seen;
+    const known = this.all.get(agent_id);
     this.all.set(agent_id, {
       id: agent_id,
       name: name ?? known?.name ?? agent_id,
       status,
-      lastSeen: last_seen ?? frame.timestamp ?? known?.lastSeen ?? null,
+      lastSeen: last_seen ?? known?.lastSeen ?? null,
+      heardAt: latest(known?.heardAt, heardAt),
+      changedAt: timestamp ?? (known?.status === status ? known.changedAt : null),
+      connectedAt: connected_at ?? null,
+      reason: reason ?? "",
       capabilities: capabilities ?? known?.capabilities ?? [],
       metadata: metadata ?? known?.metadata ?? {},
     });
     this.#tell();
+  }
+
+  #changed({ kind, id, action }) {
+    if (kind !== "agent") return;
+    if (action !== "deleted") this.#read(id);
+    else if (this.all.delete(id)) this.#tell();
+  }
+
+  #read(id) {
+    this.#toRead.add(id);
+    this.#reading ??= setTimeout(() => {
+      this.#reading = null;
+      const ids = [...this.#toRead];
+      this.#toRead.clear();
+      if (ids.length > ONE_BY_ONE) this.refresh();
+      else for (const each of ids) this.#readOne(each);
+    }, TOGETHER_MS);
+  }
+
+  async #readOne(id) {
+    const { signal } = this.#stop;
+    try {
+      const agent = await get(path`/agents/${id}`, { signal });
+      // It may be newer than the page of the snapshot that it would be on.
+      this.#seen?.add(id);
+      // Its presence is told by the socket, and is newer there.
+      const known = this.all.get(id);
+      if (known) Object.assign(known, { name: agent.name, capabilities: agent.capabilities, metadata: agent.metadata });
+      else this.#set({ ...agent, snapshot: true });
+    } catch (error) {
+      if (!signal.aborted && error.code === "not_found") this.all.delete(id);
+    }
+    if (!signal.aborted) this.#tell();
   }
 
   #tell() {
@@ -92,8 +150,17 @@ class Agents extends EventTarget {
     setTimeout(() => {
       this.#told = false;
       this.dispatchEvent(new Event("changed"));
-    }, 60);
+    }, TOLD_MS);
   }
 }
+
+/** The later of two times, of which either may be missing. */
+function latest(one, other) {
+  if (!one || !other) return one ?? other ?? null;
+  return new Date(one) > new Date(other) ? one : other;
+}
+
+/** Tell whether an agent went away without a goodbye. */
+export const isLost = (agent) => agent.status === "offline" && LOST.has(agent.reason);
 
 export const agents = new Agents();

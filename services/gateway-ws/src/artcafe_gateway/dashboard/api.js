@@ -1,5 +1,6 @@
 // REST: one function per method, problem documents as errors, a new token where the old one has ended.
 
+import { parse } from "./exact.js";
 import { session } from "./session.js";
 
 const SECONDS = 15;
@@ -75,7 +76,7 @@ async function result(answer) {
   if (answer.status === 204) return null;
   let body = {};
   try {
-    body = await answer.json();
+    body = parse(await answer.text());
   } catch {
     // Not every answer on the way is one of ours.
   }

@@ -40,3 +40,17 @@ export function since(text, now = Date.now()) {
 
 /** 3 agents, 1 agent */
 export const count = (value, one, many = `${one}s`) => `${number(value)} ${value === 1 ? one : many}`;
+
+/** 3 d 4 h, 4 h 5 min, 5 min, 12 s: how long it has been since then. */
+export function span(text, now = Date.now()) {
+  const seconds = Math.max(0, Math.floor((now - new Date(text).getTime()) / 1000));
+  const days = Math.floor(seconds / 86_400);
+  const hours = Math.floor(seconds / 3600) % 24;
+  const minutes = Math.floor(seconds / 60) % 60;
+  if (days) return `${days} d ${hours} h`;
+  if (hours) return `${hours} h ${minutes} min`;
+  return minutes ? `${minutes} min` : `${seconds} s`;
+}
+
+/** Return today as usage counts it: the day in UTC, as `2026-01-31`. */
+export const utcDay = () => new Date().toISOString().slice(0, 10);

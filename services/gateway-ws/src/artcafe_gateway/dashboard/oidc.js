@@ -1,6 +1,7 @@
 // Sign in at an OpenID Connect provider: authorization code with PKCE (RFC 7636), nothing kept but for this tab.
 
 import { claimsOf, session } from "./session.js";
+import { renewOnce } from "./tabs.js";
 
 const PENDING = "artcafe.sign-in";
 const CHANNEL = "artcafe-sign-in";
@@ -25,17 +26,20 @@ export async function arrive(config) {
   const pending = JSON.parse(sessionStorage.getItem(PENDING) ?? "null");
   sessionStorage.removeItem(PENDING);
   history.replaceState(null, "", `/${pending?.page ?? ""}`);
-  if (pending?.state !== answer.get("state")) return handOver(answer);
-  await finish(config, pending, answer);
+  if (pending?.state === answer.get("state")) await finish(config, pending, answer);
+  else if (await handOver(answer)) return true;
+  else if (!session.token) throw new Error("That sign-in was not begun in this tab, or is over already: sign in again.");
   return false;
 }
 
-/** Get a new token without leaving the page: with the refresh token, else in a window of its own. */
+/** Get a new token with the refresh token; returns false where that does not work. */
 export async function renewSilently(config) {
   if (!session.refreshToken) return false;
   try {
-    await exchange(issuerNamed(config, session.issuer), { grant_type: "refresh_token", refresh_token: session.refreshToken });
-    return true;
+    return await renewOnce(async () => {
+      await exchange(issuerNamed(config, session.issuer), { grant_type: "refresh_token", refresh_token: session.refreshToken });
+      return true;
+    });
   } catch {
     return false;
   }
@@ -80,6 +84,8 @@ export function leaveProvider(config, issuerName) {
 }
 
 async function begin(issuer) {
+  // Browsers offer none of it to a page that came over http from another machine.
+  if (!crypto.subtle) throw new Error("An identity provider can only be used from a page that came over https.");
   const verifier = random();
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(verifier));
   return { issuer: issuer.issuer, verifier, challenge: base64url(new Uint8Array(digest)), state: random(), nonce: random() };
@@ -117,13 +123,16 @@ async function finish(config, pending, answer) {
 
 async function exchange(issuer, fields, nonce = null) {
   const body = new URLSearchParams({ client_id: issuer.client_id, ...fields });
-  const answer = await fetch(issuer.token_endpoint, { method: "POST", body, credentials: "omit", cache: "no-store" });
+  const answer = await fetch(issuer.token_endpoint, { method: "POST", body, credentials: "omit", cache: "no-store" }).catch(() => {
+    throw new Error(`${new URL(issuer.token_endpoint).host} cannot be reached, or does not allow this page to ask for a token.`);
+  });
   const tokens = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Error(tokens.error_description ?? "The identity provider did not hand out a token.");
   const token = tokens.id_token ?? tokens.access_token;
   if (nonce && tokens.id_token && claimsOf(token).nonce !== nonce) throw new Error("The token belongs to another sign-in.");
   // Providers that do not hand out a new refresh token mean the old one to stay.
-  session.signIn(token, { issuer: issuer.issuer, refreshToken: tokens.refresh_token ?? fields.refresh_token ?? null });
+  const refreshToken = tokens.refresh_token ?? fields.refresh_token ?? null;
+  session.signIn(token, { issuer: issuer.issuer, userPrefix: issuer.user_prefix, refreshToken });
 }
 
 /** Give an answer to the tab that waits for it; returns whether one took it. */

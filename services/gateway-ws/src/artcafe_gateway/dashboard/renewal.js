@@ -1,11 +1,11 @@
-// A token is about to end, or has: get a new one without losing the page.
+// A token is about to end, or has: get a new one while the page goes on, without a word or from a line above it.
 
 import { post } from "./api.js";
 import { socket } from "./live.js";
 import { renewInWindow, renewSilently } from "./oidc.js";
 import { session } from "./session.js";
-import { h, replace } from "./ui/dom.js";
-import { dialog, field, form, input } from "./ui/form.js";
+import { h, newId, replace } from "./ui/dom.js";
+import { field, form, input } from "./ui/form.js";
 import { notice } from "./ui/notice.js";
 
 const AGAIN_SECONDS = 3;
@@ -19,7 +19,9 @@ export function watchToken(config) {
   session.addEventListener("renewing", async () => {
     if (asking) return;
     asking = true;
-    await renew(await patiently(config));
+    // Ends with a new token, of this tab or another, or when somebody signs out.
+    const renewed = session.renew().catch(() => {});
+    await renew(await patiently(config), renewed);
     asking = false;
   });
   session.addEventListener("changed", () => {
@@ -45,43 +47,52 @@ async function patiently(config) {
   }
 }
 
-async function renew(config) {
+/** Have a new token: silently where that can be, else somebody is asked, beside what they are doing. */
+async function renew(config, renewed) {
   if (session.issuer && (await renewSilently(config))) return;
   const gone = new AbortController();
-  await dialog("Your session is ending", (close) => [
-    h("p", {}, "Sign in again to stay on this page. Nothing on it is lost."),
-    session.issuer ? again(config, close, gone.signal) : password(config, close),
-    h("p", {}, h("button", { type: "button", class: "link", onclick: () => close("leave") }, "Sign out instead")),
-  ], { dismissible: false }).then((outcome) => {
-    gone.abort(new DOMException("closed", "AbortError"));
-    if (outcome !== "done") session.signOut();
-  });
+  const { signal } = gone;
+  const titleId = newId("renewal");
+  const line = h("section", { class: "renewal", "aria-labelledby": titleId },
+    h("div", { role: "alert" },
+      h("h2", { id: titleId }, "Your session is ending"),
+      h("p", {}, "Sign in again to stay. This page goes on meanwhile; once the session has ended, nothing new comes until you have.")),
+    session.issuer ? again(config, signal) : password(),
+    h("button", { type: "button", class: "link", onclick: () => session.signOut() }, "Sign out instead"));
+  // While a dialog is open nothing outside it can be used.
+  const place = () => {
+    const top = [...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body;
+    if (line.parentElement !== top) top.prepend(line);
+  };
+  for (const event of ["close", "toggle"]) document.addEventListener(event, place, { capture: true, signal });
+  place();
+  await renewed;
+  line.remove();
+  gone.abort(new DOMException("closed", "AbortError"));
 }
 
-function password(config, close) {
-  return form(
+function password() {
+  const element = form(
     [
       field("E-mail", input("email", { type: "email", value: session.email, readonly: true, autocomplete: "username" })),
-      field("Password", input("password", { type: "password", required: true, autocomplete: "current-password", autofocus: true })),
+      field("Password", input("password", { type: "password", required: true, autocomplete: "current-password" })),
     ],
     {
       action: "Go on",
-      submit: async (values) => {
-        session.signIn((await post("/auth/login", values, { anonymous: true })).access_token);
-        close("done");
-      },
+      submit: async (values) => session.signIn((await post("/auth/login", values, { anonymous: true })).access_token),
     },
   );
+  element.classList.add("inline");
+  return element;
 }
 
-function again(config, close, signal) {
+function again(config, signal) {
   const problem = h("p", { class: "problem", role: "alert" });
   const button = h("button", { type: "button", class: "primary" }, "Sign in again");
   button.addEventListener("click", async () => {
     replace(problem);
     try {
       await renewInWindow(config, signal);
-      close("done");
     } catch (error) {
       if (error.name !== "AbortError") replace(problem, error.message);
     }

@@ -67,9 +67,18 @@ export class Router {
       });
       const match = new RegExp(`^${pattern}$`).exec(path);
       if (match && route.may()) {
-        return { route, params: Object.fromEntries(names.map((name, i) => [name, decodeURIComponent(match[i + 1])])) };
+        return { route, params: Object.fromEntries(names.map((name, i) => [name, decoded(match[i + 1])])) };
       }
     }
     return null;
+  }
+}
+
+/** Return a part of an address as it was meant; one that was cut within a letter is what it says, and of nothing. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
   }
 }

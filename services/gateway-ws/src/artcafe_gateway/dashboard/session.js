@@ -1,9 +1,9 @@
-// Who is signed in, and in which organisation. The token lives in this tab only.
+// Who is signed in, and in which organisation. The token lives in tabs only (tabs.js), never in lasting storage.
 
 const STORE = "artcafe.session";
 const NOTHING = { token: null, email: "", userId: "", refreshToken: null, issuer: null, tenant: null };
 
-/** Tells "changed", "signed-out" and "renewing" (the token must be renewed now). */
+/** Tells "changed", "signed-out" (with `{userId, issuer, elsewhere}`) and "renewing" (the token must be renewed now). */
 class Session extends EventTarget {
   #state = { ...NOTHING };
   #renewal = null;
@@ -49,19 +49,33 @@ class Session extends EventTarget {
     return this.permissions.has(permission);
   }
 
-  /** Take a new token; it must be of the same person where there was one. */
-  signIn(token, { issuer = null, refreshToken = null } = {}) {
+  /** Take a new token; it must be of the same person where there was one, and a person is of one issuer. */
+  signIn(token, { issuer = null, userPrefix = "", refreshToken = null } = {}) {
     const claims = claimsOf(token);
-    if (this.userId && claims.sub !== this.userId) throw new Error("That is another person: sign out first.");
-    this.#set({
+    const userId = userPrefix + claims.sub;
+    if (this.userId && userId !== this.userId) throw new Error("That is another person: sign out first.");
+    this.#hold({
       token,
       issuer,
       refreshToken,
       email: claims.email ?? claims["cognito:username"] ?? claims.username ?? claims.sub,
-      userId: claims.sub,
+      userId,
     });
-    this.#renewal?.resolve();
-    this.#renewal = null;
+  }
+
+  /** Return what another tab of the same person is signed in with. */
+  handOut() {
+    return { ...this.#state };
+  }
+
+  /**
+   * Be signed in as another tab is. Whoever is signed in here is the same person and stays in their organisation;
+   * their token stays, too, unless the other holds for longer or this one has to be renewed.
+   */
+  takeOver({ token, email, userId, refreshToken, issuer, tenant }) {
+    const isNewer = !this.token || this.#renewal || claimsOf(token).exp > claimsOf(this.token).exp;
+    if (!isNewer || token === this.token) return;
+    this.#hold({ token, email, userId, refreshToken, issuer, tenant: this.token ? this.tenant : tenant });
   }
 
   /** Choose the organisation to work in; null asks again. */
@@ -79,16 +93,16 @@ class Session extends EventTarget {
     if (changed) this.dispatchEvent(new Event("allowed"));
   }
 
-  /** Forget everything. */
-  signOut() {
+  /** Forget everything; `elsewhere` is that a person has asked for it in another tab. */
+  signOut({ elsewhere = false } = {}) {
     sessionStorage.removeItem(STORE);
-    const { issuer } = this.#state;
+    const { userId, issuer } = this.#state;
     this.#state = { ...NOTHING };
     this.permissions = new Set();
     this.role = "";
     this.#renewal?.reject(new Error("You have signed out."));
     this.#renewal = null;
-    this.dispatchEvent(new CustomEvent("signed-out", { detail: { issuer } }));
+    this.dispatchEvent(new CustomEvent("signed-out", { detail: { userId, issuer, elsewhere } }));
   }
 
   /** Ask for a new token and wait until there is one; everybody who asks meanwhile waits for the same. */
@@ -99,6 +113,12 @@ class Session extends EventTarget {
       this.dispatchEvent(new Event("renewing"));
     }
     return this.#renewal.promise;
+  }
+
+  #hold(fields) {
+    this.#set(fields);
+    this.#renewal?.resolve();
+    this.#renewal = null;
   }
 
   #set(fields) {

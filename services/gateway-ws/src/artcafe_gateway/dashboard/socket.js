@@ -1,5 +1,7 @@
 // The live socket: connects, proves itself, comes back by itself, and says how it is.
 
+import { parse } from "./exact.js";
+import { number } from "./format.js";
 import { session } from "./session.js";
 
 const FIRST_WAIT_SECONDS = 0.5;
@@ -25,8 +27,9 @@ const REASONS = {
 };
 
 /**
- * Tells "state" on each change of `state` ({name, reason, retryAt, lostAt}), "connected" with the server's
- * greeting, and "frame" with each other event.
+ * Tells "state" on each change of `state` ({name, reason, retryAt, lostAt, silentSince}), "connected" with the
+ * server's greeting, "silent" and "heard" with `{seconds}` when the message bus behind the server went away and came
+ * back, and "frame" with each event but the greeting.
  *
  * Names: "off", "connecting", "live", "waiting" (to try again at `retryAt`), "stopped" (for `reason`).
  */
@@ -40,13 +43,17 @@ export class LiveSocket extends EventTarget {
   #waiting = new Map();
   #lastId = 0;
   #refusal = null;
+  #mostBytes = Infinity;
 
   constructor() {
     super();
-    addEventListener("online", () => this.hurry());
-    document.addEventListener("visibilitychange", () => {
-      if (!document.hidden) this.hurry();
-    });
+    for (const change of ["online", "offline"]) addEventListener(change, () => this.#doubt());
+    document.addEventListener("visibilitychange", () => document.hidden || this.#doubt());
+  }
+
+  /** Whether messages come as they are sent: the connection is there, and the message bus behind it. */
+  get hears() {
+    return this.state.name === "live" && !this.state.silentSince;
   }
 
   /** Connect, and stay connected. */
@@ -74,9 +81,13 @@ export class LiveSocket extends EventTarget {
     if (this.state.name !== "live") return Promise.reject(new Error("There is no connection right now."));
     this.#lastId += 1;
     const id = this.#lastId;
+    const text = JSON.stringify({ ...frame, id });
+    const size = new TextEncoder().encode(text).length;
+    // It would cost the connection.
+    if (size > this.#mostBytes) return Promise.reject(new Error(`That is too large: ${number(size)} bytes in all, of at most ${number(this.#mostBytes)}.`));
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
-      this.#socket.send(JSON.stringify({ ...frame, id }));
+      this.#socket.send(text);
     });
   }
 
@@ -93,7 +104,7 @@ export class LiveSocket extends EventTarget {
       socket.send(JSON.stringify({ type: "authenticate", token: session.token, tenant_id: session.tenant.id }));
     });
     socket.addEventListener("message", ({ data }) => {
-      if (socket === this.#socket) this.#heard(JSON.parse(data));
+      if (socket === this.#socket) this.#heard(parse(data));
     });
     socket.addEventListener("close", ({ code, reason }) => {
       if (socket === this.#socket) this.#lost(code, reason);
@@ -107,34 +118,52 @@ export class LiveSocket extends EventTarget {
       this.#failures = 0;
       const lostAt = this.#lostAt;
       this.#lostAt = null;
+      this.#mostBytes = frame.limits?.frame_bytes ?? Infinity;
       session.allow(frame.role, frame.permissions);
       this.#become({ name: "live", since: Date.now() });
       this.dispatchEvent(new CustomEvent("connected", { detail: { ...frame, lostAt } }));
       return;
     }
+    if (frame.type === "service_status") this.#bus(frame.status === "ok");
     // Why a sign-in is refused comes before the close, whose code says less.
     if (frame.type === "error" && this.state.name === "connecting") this.#refusal = frame.code;
     const waiting = this.#waiting.get(frame.id);
     if (waiting) {
       this.#waiting.delete(frame.id);
-      if (frame.type === "error") waiting.reject(new Error(frame.message));
+      if (frame.type === "error") waiting.reject(Object.assign(new Error(frame.message), { code: frame.code }));
       else waiting.resolve(frame);
     }
     this.dispatchEvent(new CustomEvent("frame", { detail: frame }));
   }
 
+  #bus(there) {
+    const { silentSince, ...live } = this.state;
+    if (live.name !== "live" || there === !silentSince) return;
+    this.#become(there ? live : { ...live, silentSince: Date.now() });
+    const seconds = there ? (Date.now() - silentSince) / 1000 : 0;
+    this.dispatchEvent(new CustomEvent(there ? "heard" : "silent", { detail: { seconds } }));
+  }
+
   /** A browser does not show the server's pings to the page: ask where nothing was heard for a while. */
   #watch() {
-    this.#later("alive", QUIET_SECONDS, () => {
-      this.#socket?.send(JSON.stringify({ type: "ping" }));
-      this.#later("alive", PONG_SECONDS, () => this.#lost(1006, ""));
-    });
+    this.#later("alive", QUIET_SECONDS, () => this.#ask());
+  }
+
+  #ask() {
+    this.#socket?.send(JSON.stringify({ type: "ping" }));
+    this.#later("alive", PONG_SECONDS, () => this.#lost(1006, ""));
+  }
+
+  /** The network has changed, or the machine has slept: a connection that was there may be gone unnoticed. */
+  #doubt() {
+    if (this.state.name === "live") this.#ask();
+    else this.hurry();
   }
 
   #lost(code, said) {
     this.#drop(1000);
     if (!this.#wanted) return;
-    this.#lostAt ??= Date.now();
+    this.#lostAt ??= this.state.silentSince ?? Date.now();
     const reason = said || REASONS[code] || "";
     if (code === TOKEN_EXPIRED || this.#refusal === "unauthenticated") {
       this.#become({ name: "stopped", reason: "the session has expired", code, lostAt: this.#lostAt });

@@ -3,17 +3,20 @@
 import { h } from "./dom.js";
 import { notice } from "./notice.js";
 
-/** Return a button that copies what `text()` returns. */
-export function copyButton(text, label = "Copy") {
+/** Return a button that copies what `text()` returns; `copied()` or `refused()` is called then. */
+export function copyButton(text, label = "Copy", { copied = () => {}, refused = () => {} } = {}) {
   const button = h("button", { type: "button", class: "small" }, label);
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(text());
-      notice("Copied", "good");
     } catch {
       // Without https the clipboard is not there for pages.
+      refused();
       notice("The browser does not allow copying here: select the text instead", "bad");
+      return;
     }
+    copied();
+    notice("Copied", "good");
   });
   return button;
 }

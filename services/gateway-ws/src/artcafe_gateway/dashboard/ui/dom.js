@@ -34,6 +34,7 @@ function fill(element, attributes, children) {
   return element;
 }
 
-function flat(children) {
+/** Return children as one list, without those that are nothing. */
+export function flat(children) {
   return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
 }

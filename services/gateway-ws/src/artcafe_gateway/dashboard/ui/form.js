@@ -53,7 +53,7 @@ export function form(fields, { action, submit, cancel = null, danger = false, hi
   );
   element.addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (button.disabled) return;
+    if (button.disabled || !isFilledIn(element)) return;
     button.disabled = true;
     replace(problem);
     try {
@@ -77,25 +77,55 @@ function values(element) {
   return found;
 }
 
+/** Tell whether all that is required is there; blanks alone are nothing, which the browser then says. */
+function isFilledIn(element) {
+  for (const control of element.elements) {
+    if (control.required && control.type !== "password" && !control.value.trim()) control.value = "";
+  }
+  return element.reportValidity();
+}
+
+const open = new Set();
+
+/** Close all dialogs: what they were about is not there any more. */
+export function closeDialogs() {
+  for (const close of open) close();
+}
+
 /**
  * Show a dialog and wait until it is closed; returns what `close(result)` was given.
  *
- * `build(close)` returns its content. Focus goes back to where it was, as browsers do for <dialog>.
+ * `build(close)` returns its content. One that is not `dismissible` is closed by that alone, never by Escape. Focus goes back to where it was, as browsers do for <dialog>.
  */
 export function dialog(title, build, { dismissible = true } = {}) {
   return new Promise((resolve) => {
     let result;
     const titleId = newId("dialog");
-    const element = h("dialog", { "aria-labelledby": titleId });
+    const element = h("dialog", { "aria-labelledby": titleId, closedby: dismissible ? "closerequest" : "none" });
+    const listening = new AbortController();
+    let answered = dismissible;
     const close = (value) => {
+      answered = true;
       result = value;
       element.close();
     };
-    element.append(h("h2", { id: titleId }, title), ...[build(close)].flat());
-    element.addEventListener("cancel", (event) => {
-      if (!dismissible) event.preventDefault();
-    });
+    open.add(close);
+    const notices = h("div", { class: "notices", role: "status", "aria-live": "polite" });
+    element.append(h("h2", { id: titleId }, title), ...[build(close)].flat(), notices);
+    if (!dismissible) {
+      // Browsers let a repeated Escape past a prevented "cancel", wherever the focus is, and not all know `closedby`.
+      const stay = (event) => event.key === "Escape" && event.preventDefault();
+      document.addEventListener("keydown", stay, { capture: true, signal: listening.signal });
+      element.addEventListener("cancel", (event) => event.preventDefault());
+    }
     element.addEventListener("close", () => {
+      if (!answered) {
+        element.showModal();
+        return;
+      }
+      listening.abort();
+      open.delete(close);
+      document.getElementById("notices").append(...notices.childNodes);
       element.remove();
       resolve(result);
     });

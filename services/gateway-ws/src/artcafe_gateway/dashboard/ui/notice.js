@@ -4,12 +4,17 @@ import { h } from "./dom.js";
 
 const SECONDS = 6;
 
-/** Tell something; `kind` is "good", "bad" or "info". Failures stay until they are dismissed. */
+/**
+ * Tell something; `kind` is "good", "bad" or "info". Failures stay until they are dismissed.
+ *
+ * While a dialog is open that is told in it: nothing outside it can be used or is read out.
+ */
 export function notice(text, kind = "info") {
   const close = h("button", { type: "button", class: "quiet", "aria-label": "Dismiss" }, "×");
   const item = h("div", { class: `notice ${kind}` }, h("span", {}, text), close);
   close.addEventListener("click", () => item.remove());
-  document.getElementById("notices").append(item);
+  const dialog = [...document.querySelectorAll("dialog[open]")].at(-1);
+  (dialog?.querySelector(":scope > .notices") ?? document.getElementById("notices")).append(item);
   if (kind !== "bad") setTimeout(() => item.remove(), SECONDS * 1000);
 }
 

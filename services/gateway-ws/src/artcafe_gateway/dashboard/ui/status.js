@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 
-/** Return the badge of a status. */
-export function statusBadge(status) {
-  return h("span", { class: `status ${status}` }, status);
+/** Return the badge of a status; `word` is said in its place where there is a better one. */
+export function statusBadge(status, word = status) {
+  return h("span", { class: `status ${status} ${word === status ? "" : word}` }, word);
 }

@@ -1,22 +1,25 @@
 // One agent: how it is, its keys, what it may do, what it used.
 
-import { agents } from "../agents.js";
-import { get, list, path, put, remove } from "../api.js";
-import { bytes, moment, number, since } from "../format.js";
-import { poll } from "../polling.js";
+import { agents, isLost } from "../agents.js";
+import { get, path, put, remove } from "../api.js";
+import { whileThere } from "../changes.js";
+import { bytes, moment, number } from "../format.js";
+import { isFinal, poll } from "../polling.js";
 import { session } from "../session.js";
 import { h, replace } from "../ui/dom.js";
 import { confirm, dialog, field, form, input } from "../ui/form.js";
+import { keep } from "../ui/keep.js";
 import { failed, notice } from "../ui/notice.js";
 import { statusBadge } from "../ui/status.js";
 import { table } from "../ui/table.js";
 import { addKey, showPrivateKey, words } from "./agent_dialogs.js";
+import { connectedFor, lastHeard } from "./agents.js";
 import { grantDialog, ROLES } from "./grant_dialog.js";
+import { agentChannels } from "./listening.js";
 import { startLines } from "./start_lines.js";
 
-const SECONDS = 20;
+const USAGE_SECONDS = 20;
 const KEYS_MAX = 5;
-const CHANNELS_MAX = 30;
 
 export function agentView({ params, signal }) {
   const heading = h("h1", {}, agents.all.get(params.id)?.name ?? params.id);
@@ -32,22 +35,36 @@ export function agentView({ params, signal }) {
   const newGrant = h("button", { type: "button", class: "small" }, "Add to a channel");
   const mayWrite = session.may("agents:write");
   const address = path`/agents/${params.id}`;
+  const gone = h("p", { class: "problem" });
+  const actions = h("span", { class: "actions" }, mayWrite && [edit, drop]);
+  const body = h("div", { class: "halves" },
+    h("div", {},
+      h("section", { class: "card" }, h("h2", {}, "About"), facts),
+      session.may("usage:read") && h("section", { class: "card" }, h("h2", {}, "Usage, last 30 days"), usage)),
+    h("div", {},
+      h("section", { class: "card" }, h("div", { class: "title" }, h("h2", {}, "Keys"), mayWrite && newKey), keys),
+      session.may("channels:read") && h("section", { class: "card" }, h("div", { class: "title" }, h("h2", {}, "Channels"), session.may("channels:write") && newGrant), agentChannels(params.id, signal), h("h3", {}, "Special rights"), grants)));
   let agent = null;
+  let granted = new Map();
 
-  const again = poll(() => get(address, { signal }), { seconds: SECONDS, signal, show, failed: (error) => missing(error) });
+  const there = whileThere("agent", params.id, signal, missing);
+  const isThis = (kind) => (change) => change.kind === kind && change.id === params.id;
+  const again = poll(() => get(address, { signal: there }), { changed: isThis("agent"), signal: there, show, failed: unread });
   const againGrants = session.may("channels:read")
-    ? poll(() => grantsOf(params.id, signal), { seconds: SECONDS * 3, signal, show: showGrants, failed: (error) => replace(grants, error.message) })
+    ? poll(() => get(`${address}/channels`, { signal: there }), { changed: isThis("grants"), signal: there, show: showGrants, failed: (error) => replace(grants, error.message) })
     : null;
   if (session.may("usage:read")) {
     const query = { granularity: "day", group_by: "agent" };
-    poll(() => get("/usage/metrics", { query, signal }), { seconds: SECONDS, signal, show: (reply) => replace(usage, used(reply, params.id)), failed: (error) => replace(usage, error.message) });
+    poll(() => get("/usage/metrics", { query, signal }), { seconds: USAGE_SECONDS, signal, show: (reply) => keep(usage, used(reply, params.id)), failed: (error) => replace(usage, error.message) });
   }
 
   function show(found) {
     agent = found;
     replace(heading, agent.name);
+    replace(gone);
+    body.hidden = start.hidden = actions.hidden = false;
     live();
-    replace(keys, keysTable(agent.keys, mayWrite, revoke));
+    keep(keys, keysTable(agent.keys, mayWrite, revoke));
     newKey.disabled = agent.keys.length >= KEYS_MAX;
   }
 
@@ -55,13 +72,13 @@ export function agentView({ params, signal }) {
     const now = agents.all.get(params.id);
     const status = now?.status ?? agent?.status;
     if (!status) return;
-    const lastSeen = now?.lastSeen ?? agent?.last_seen;
-    const capabilities = now?.capabilities ?? agent.capabilities;
-    replace(badge, statusBadge(status));
+    const shown = now ?? { status, lastSeen: agent.last_seen, connectedAt: agent.connected_at, reason: agent.reason, capabilities: agent.capabilities };
+    keep(badge, statusBadge(status, isLost(shown) ? "lost" : undefined));
     const rows = [
       ["Id", h("code", {}, params.id)],
-      ["Last seen", status === "online" ? "now" : lastSeen ? h("time", { datetime: lastSeen, title: lastSeen }, since(lastSeen)) : "never"],
-      ["Capabilities", capabilities.length ? h("span", { class: "tags" }, capabilities.map((each) => h("span", { class: "tag" }, each))) : "none"],
+      ["Last heard of", h("span", {}, lastHeard(shown), status !== "online" && shown.reason && ` (${shown.reason})`)],
+      shown.connectedAt && ["Connected for", connectedFor(shown)],
+      ["Capabilities", shown.capabilities.length ? h("span", { class: "tags" }, shown.capabilities.map((each) => h("span", { class: "tag" }, each))) : "none stated"],
     ];
     if (agent) {
       rows.push(["Created", moment(agent.created_at)]);
@@ -69,26 +86,33 @@ export function agentView({ params, signal }) {
       if (agent.description) rows.push(["Description", agent.description]);
       if (Object.keys(agent.metadata).length) rows.push(["Metadata", h("code", {}, JSON.stringify(agent.metadata))]);
     }
-    replace(facts, h("dl", { class: "facts" }, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
+    keep(facts, h("dl", { class: "facts" }, rows.filter(Boolean).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
   }
 
-  function missing(error) {
-    if (error.code !== "not_found") return;
+  function unread(error) {
+    if (isFinal(error)) missing();
+    else {
+      replace(gone, `Cannot be read right now: ${error.message}`);
+      if (!agent) replace(keys, "not known");
+    }
+  }
+
+  function missing() {
     replace(badge);
-    replace(facts, h("p", { class: "problem" }, "There is no such agent (any more). ", h("a", { href: "#/agents" }, "All agents")));
-    for (const part of [keys, grants, usage]) replace(part, "");
+    replace(gone, "There is no such agent (any more). ", h("a", { href: "#/agents" }, "All agents"));
+    body.hidden = start.hidden = actions.hidden = true;
   }
 
-  function showGrants({ rows, more }) {
-    replace(grants, rows.length
-      ? table("Channels with a row for this agent", [["Channel"], ["May"], ["Subscribes by itself"], ["", "right"]], rows.map((row) => [
+  function showGrants({ members: rows }) {
+    granted = new Map(rows.map((row) => [row.channel_id, row]));
+    keep(grants, rows.length
+      ? table("Special rights of this agent", [["Channel"], ["May"], ["Subscribes by itself"], ["", "right"]], rows.map((row) => [
         h("a", { href: `#/channels/${encodeURIComponent(row.channel_id)}` }, row.channel_id),
         ROLES[row.role],
         row.auto_subscribe ? "yes" : "no",
-        session.may("channels:write") && h("button", { type: "button", class: "small", "aria-label": `Change what it may do in ${row.channel_id}`, onclick: () => grant(row) }, "Change"),
-      ]))
-      : h("p", { class: "hint" }, "No channel has a row for this agent: it may use every open channel, and none that is for members only."),
-      more && h("p", { class: "hint" }, `Only the first ${CHANNELS_MAX} channels were looked at.`));
+        session.may("channels:write") && h("button", { type: "button", class: "small", "aria-label": `Change what it may do in ${row.channel_id}`, onclick: () => grant(granted.get(row.channel_id)) }, "Change"),
+      ]), rows.map((row) => row.channel_id))
+      : h("p", { class: "hint" }, "No special rights: it may use every open channel, and none that is for members only."));
   }
 
   async function grant(row) {
@@ -114,9 +138,8 @@ export function agentView({ params, signal }) {
     if (agent && (await editAgent(agent, address))) again();
   });
   drop.addEventListener("click", async () => {
-    const text = `${params.id} is disconnected at once; its keys and its rows in channels are removed. This cannot be undone.`;
+    const text = `${params.id} is disconnected at once; its keys and its special rights are removed. This cannot be undone.`;
     if (await confirm(`Delete ${heading.textContent}?`, text, "Delete agent", () => remove(address))) {
-      agents.refresh();
       location.hash = "#/agents";
     }
   });
@@ -125,13 +148,8 @@ export function agentView({ params, signal }) {
 
   return h("article", {},
     h("p", { class: "back" }, h("a", { href: "#/agents" }, "← Agents")),
-    h("div", { class: "title" }, heading, badge, mayWrite && h("span", { class: "actions" }, edit, drop)),
-    h("div", { class: "grid" },
-      h("section", { class: "card" }, h("h2", {}, "About"), facts),
-      h("section", { class: "card" }, h("div", { class: "title" }, h("h2", {}, "Keys"), mayWrite && newKey), keys),
-      session.may("channels:read") && h("section", { class: "card" }, h("div", { class: "title" }, h("h2", {}, "Channels"), session.may("channels:write") && newGrant), grants),
-      session.may("usage:read") && h("section", { class: "card" }, h("h2", {}, "Usage, last 30 days"), usage)),
-    start);
+    h("div", { class: "title" }, heading, badge, actions),
+    gone, body, start);
 }
 
 function keysTable(keys, mayWrite, revoke) {
@@ -141,7 +159,7 @@ function keysTable(keys, mayWrite, revoke) {
     h("span", { class: "name" }, h("span", {}, key.name || key.type), h("code", {}, key.fingerprint)),
     moment(key.created_at),
     mayWrite && h("button", { type: "button", class: "small danger quiet", "aria-label": `Revoke ${key.fingerprint}`, onclick: () => revoke(key) }, "Revoke"),
-  ]));
+  ]), keys.map((key) => key.fingerprint));
 }
 
 function used(reply, agentId) {
@@ -149,17 +167,6 @@ function used(reply, agentId) {
   if (!group) return h("p", { class: "hint" }, "Nothing yet.");
   const rows = [["Published", number(group.messages)], ["Received", number(group.deliveries)], ["Data", bytes(group.bytes)], ["Connected", `${(group.connection_seconds / 3600).toFixed(1)} h`]];
   return h("dl", { class: "facts" }, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
-}
-
-/** Find an agent's rows: the platform is asked channel by channel. */
-async function grantsOf(agentId, signal) {
-  const { items, more } = await list("/channels", "channels", { most: CHANNELS_MAX, signal });
-  const rows = [];
-  for (const channel of items.slice(0, CHANNELS_MAX)) {
-    const members = await list(path`/channels/${channel.channel_id}/members`, "members", { signal });
-    rows.push(...members.items.filter((row) => row.agent_id === agentId));
-  }
-  return { rows, more: more || items.length > CHANNELS_MAX };
 }
 
 function editAgent(agent, address) {
@@ -174,8 +181,7 @@ function editAgent(agent, address) {
       cancel: () => close(),
       submit: async (values) => {
         await put(address, { ...values, capabilities: words(values.capabilities) });
-        agents.refresh();
-        close(true);
+          close(true);
       },
     },
   ));

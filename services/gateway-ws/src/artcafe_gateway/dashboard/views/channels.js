@@ -1,28 +1,28 @@
 // All channels.
 
 import { list } from "../api.js";
-import { count } from "../format.js";
+import { count, number } from "../format.js";
 import { poll } from "../polling.js";
 import { session } from "../session.js";
 import { h, replace } from "../ui/dom.js";
+import { keep } from "../ui/keep.js";
 import { failed } from "../ui/notice.js";
 import { table } from "../ui/table.js";
 import { channelDialog } from "./channel_dialog.js";
 
-const SECONDS = 15;
 const SHOWN = 200;
-const COLUMNS = [["Channel"], ["Open to"], ["Description"]];
+const COLUMNS = [["Channel"], ["Open to"], ["Description", "break"]];
 
 export function channelsView({ signal }) {
   const search = h("input", { type: "search", placeholder: "Search", "aria-label": "Search by name, id or description", autocomplete: "off" });
   const counter = h("p", { class: "hint", role: "status" });
-  const body = h("div", {}, h("p", { class: "blank" }, "Loading…"));
+  const body = h("div", { class: "list" }, h("p", { class: "blank" }, "Loading…"));
   const create = h("button", { type: "button", class: "primary" }, "New channel");
   let all = null;
   let more = false;
 
   const again = poll(() => list("/channels", "channels", { signal }), {
-    seconds: SECONDS,
+    changed: ({ kind }) => kind === "channel",
     signal,
     show: (found) => {
       all = found.items;
@@ -32,18 +32,23 @@ export function channelsView({ signal }) {
     failed: (error) => all ?? replace(body, h("p", { class: "problem" }, error.message)),
   });
 
-  let written = "";
   function show() {
     if (!all) return;
     const wanted = search.value.trim().toLowerCase();
     const found = all.filter((each) => !wanted || [each.channel_id, each.name, each.description].some((text) => text.toLowerCase().includes(wanted)));
-    replace(counter, all.length ? `${count(all.length, "channel")}${more ? " (there are more)" : ""}${found.length < all.length ? `; ${found.length} shown` : ""}` : "");
-    const text = JSON.stringify([found, all.length]);
-    if (text === written) return;
-    written = text;
-    if (!all.length) replace(body, h("p", { class: "blank" }, "There are no channels yet. Agents publish and subscribe in channels."));
-    else if (!found.length) replace(body, h("p", { class: "blank" }, "No channel matches."));
-    else replace(body, table("Channels", COLUMNS, found.slice(0, SHOWN).map(row)));
+    replace(counter, summary(found.length));
+    const shown = found.slice(0, SHOWN);
+    if (!all.length) keep(body, h("p", { class: "blank" }, "There are no channels yet. Agents publish and subscribe in channels."));
+    else if (!found.length) keep(body, h("p", { class: "blank" }, more ? `None of the first ${number(all.length)} channels matches.` : "No channel matches."));
+    else keep(body, table("Channels", COLUMNS, shown.map(row), shown.map((each) => each.channel_id)));
+  }
+
+  function summary(found) {
+    if (!all.length) return "";
+    const rest = found > SHOWN
+      ? `; the first ${SHOWN} are shown, search for others`
+      : found < all.length ? `; ${found} shown` : "";
+    return `${more ? `the first ${number(all.length)} channels` : count(all.length, "channel")}${rest}`;
   }
 
   search.addEventListener("input", show);
@@ -58,7 +63,7 @@ export function channelsView({ signal }) {
   });
   return h("section", {},
     h("div", { class: "title" }, h("h1", {}, "Channels"), session.may("channels:write") && create),
-    h("div", { class: "toolbar" }, search), counter, body);
+    h("div", { class: "toolbar" }, search, counter), body);
 }
 
 function row(channel) {

@@ -1,162 +1,239 @@
 // How things are: agents online, traffic now, usage against the plan, and what needs attention.
 
-import { agents } from "../agents.js";
+import { agents, isLost } from "../agents.js";
+import { alerts } from "../alerts.js";
 import { get, path } from "../api.js";
-import { number, short } from "../format.js";
+import { moment, number, short, since, utcDay } from "../format.js";
 import { socket, watch } from "../live.js";
 import { poll } from "../polling.js";
 import { session } from "../session.js";
-import { meter, sparkline } from "../ui/chart.js";
+import { meter, smallBars } from "../ui/chart.js";
 import { h, replace } from "../ui/dom.js";
+import { isHeld, keep } from "../ui/keep.js";
+import { rateLine } from "../ui/rate.js";
+import { statusBadge } from "../ui/status.js";
 import { firstSteps, isNew } from "./first_steps.js";
 
 const SECONDS = 20;
-const RATE_POINTS = 90;
-const HIGH = 0.8;
+const CONNECTIONS_SECONDS = 10;
+const LATELY = 6;
+const LOST_ALERTS = 5;
+const LOST_MS = 3_600_000;
 
 export function overviewView({ signal }) {
-  const guide = h("div", {});
+  const traffic = session.may("messages:read") && trafficCard(signal);
+  const now = session.may("usage:read")
+    ? [
+      h("div", { class: "tiles" }, agentsTile(signal), todayTile(signal), monthTile(signal)),
+      h("div", { class: "split" }, traffic, attentionCard(signal)),
+    ]
+    : h("div", { class: "split" }, traffic, h("div", {}, agentsTile(signal), attentionCard(signal)));
+  return h("section", {},
+    h("h1", {}, "Overview"),
+    guide(signal),
+    now,
+    h("div", { class: "split" }, latelyCard(signal), planCard(signal)));
+}
+
+/** Return a line that says why figures could not be read, to be handed to `poll`; `read()` empties it. */
+function unread() {
+  const line = h("p", { class: "problem" });
+  return {
+    line,
+    failed: (error) => replace(line, `Cannot be read right now: ${error.message}`),
+    read: () => replace(line),
+  };
+}
+
+/** The first steps, where the organisation turns out to be new; they stay until the page is left. */
+function guide(signal) {
+  const place = h("div", {});
+  const look = () => {
+    if (place.hasChildNodes() || !isNew()) return;
+    replace(place, firstSteps({ signal }));
+  };
+  agents.addEventListener("changed", look, { signal });
+  look();
+  return place;
+}
+
+function tile(title, ...content) {
+  return h("section", { class: "card", "aria-label": title }, h("h2", {}, title), content);
+}
+
+function agentsTile(signal) {
   const online = h("strong", { class: "big" }, "–");
   const others = h("p", { class: "hint" });
-  const today = h("strong", { class: "big" }, "–");
-  const month = h("p", { class: "hint" });
-  const limits = h("div", {}, h("p", { class: "hint" }, "Loading…"));
-  const alerts = h("ul", { class: "alerts" });
-  const mayUsage = session.may("usage:read");
-  const told = { health: [], usage: [], agents: [] };
-  let guided = false;
-
-  function showAgents() {
+  const parts = h("div", { class: "parts", "aria-hidden": "true" });
+  const show = () => {
     if (!agents.complete) return;
     const all = [...agents.all.values()];
     const count = (status) => all.filter((agent) => agent.status === status).length;
     replace(online, `${number(count("online"))} `, h("small", {}, `of ${number(all.length)}`));
-    replace(others, count("suspect") ? `${count("suspect")} did not answer lately` : all.length ? "connected right now" : "no agent yet");
-    told.agents = all.filter((agent) => agent.status === "suspect").slice(0, 5).map((agent) =>
-      ["warn", h("span", {}, h("a", { href: `#/agents/${agent.id}` }, agent.name), " does not answer: its connection may be gone.")]);
-    if (isNew() && !guided) {
-      guided = true;
-      replace(guide, firstSteps({ signal }));
-    }
-    showAlerts();
-  }
-
-  function showUsage(reply) {
-    replace(today, short(reply.today.messages));
-    replace(month, `${number(reply.usage.messages)} this month`);
-    told.usage = [];
-    const used = [["Messages this month", reply.usage.messages, reply.limits.messages_per_month, number]];
-    showMeters(used);
-    near("messages of this month", reply.usage.messages, reply.limits.messages_per_month);
-    showAlerts();
-  }
-
-  let meters = [];
-  let tenantMeters = [];
-  function showMeters(used) {
-    meters = used;
-    drawMeters();
-  }
-
-  function showTenant(tenant) {
-    tenantMeters = [["Agents", tenant.agents, tenant.limits.agents, number], ["Channels", tenant.channels, tenant.limits.channels, number]];
-    told.tenant = [];
-    near("agents", tenant.agents, tenant.limits.agents, "tenant");
-    near("channels", tenant.channels, tenant.limits.channels, "tenant");
-    replace(plan, `Plan ${tenant.plan}`);
-    const rates = [
-      ["messages per second", tenant.limits.messages_per_second],
-      ["connections", tenant.limits.connections],
-      ["API calls per minute", tenant.limits.api_calls_per_minute],
-    ].map(([name, limit]) => `${limit === null ? "unlimited" : number(limit)} ${name}`);
-    replace(others2, `At most ${rates.join(", ")}.`);
-    drawMeters();
-    showAlerts();
-  }
-  const plan = h("h2", {}, "Plan");
-  const others2 = h("p", { class: "hint" });
-
-  function drawMeters() {
-    replace(limits, [...meters, ...tenantMeters].map(([label, value, limit, format]) => meter(label, value, limit, format)), others2);
-  }
-
-  function near(what, value, limit, group = "usage") {
-    if (limit === null || value < limit * HIGH) return;
-    told[group].push(value >= limit ? ["bad", `The plan's limit of ${number(limit)} ${what} is reached.`] : ["warn", `${Math.round((100 * value) / limit)} % of the plan's ${what} are used.`]);
-  }
-
-  function showHealth(health) {
-    told.health = [];
-    for (const [name, service] of Object.entries(health.services)) {
-      if (service.status === "up") continue;
-      const missing = service.dependencies.filter((each) => each.status !== "up" && each.name !== name).map((each) => each.name);
-      told.health.push([service.status === "down" ? "bad" : "warn", `The service ${name} is ${service.status}${missing.length ? ` (${missing.join(", ")})` : ""}.`]);
-    }
-    showAlerts();
-  }
-
-  let written = null;
-  function showAlerts() {
-    const all = [...told.health, ...(told.tenant ?? []), ...told.usage, ...told.agents];
-    const text = all.map(([kind, what]) => `${kind}${what.textContent ?? what}`).join("\n");
-    if (text === written) return;
-    written = text;
-    replace(alerts, all.length ? all.map(([kind, what]) => h("li", { class: kind }, what)) : h("li", { class: "good" }, "Nothing needs attention."));
-  }
-
-  agents.addEventListener("changed", showAgents, { signal });
-  showAgents();
-  if (mayUsage) poll(() => get("/usage/current", { signal }), { seconds: SECONDS, signal, show: showUsage });
-  poll(() => get(path`/tenants/${session.tenant.id}`, { signal }), { seconds: SECONDS * 3, signal, show: showTenant });
-  poll(health, { seconds: SECONDS, signal, show: showHealth });
-
-  return h("section", {},
-    h("h1", {}, "Overview"),
-    guide,
-    h("div", { class: "tiles" },
-      h("section", { class: "card", "aria-label": "Agents online" }, h("h2", {}, "Agents online"), h("p", {}, online), others),
-      session.may("messages:read") && rateTile(signal),
-      mayUsage && h("section", { class: "card", "aria-label": "Messages today" }, h("h2", {}, "Messages today"), h("p", {}, today), month)),
-    h("div", { class: "grid" },
-      h("section", { class: "card" }, h("h2", {}, "Attention"), h("div", { role: "status" }, alerts)),
-      h("section", { class: "card" }, plan, limits)));
+    replace(others, count("suspect") ? `${count("suspect")} did not answer lately` : count("online") ? "connected right now" : all.length ? "none is connected" : "no agent yet");
+    replace(parts, all.length <= 60 && all.map((agent) => agent.status).sort().reverse().map((status) => h("span", { class: status })));
+  };
+  agents.addEventListener("changed", show, { signal });
+  show();
+  return tile("Agents online", h("p", {}, online), others, parts);
 }
 
-/** Messages per second of the whole organisation: a preview of one a second, and the count of what it left out. */
-function rateTile(signal) {
-  const rate = h("strong", { class: "big" }, "0");
-  const line = sparkline("Messages per second", RATE_POINTS);
-  let count = 0;
+function todayTile(signal) {
+  const today = h("strong", { class: "big" }, "–");
+  const hours = h("div", {});
+  const why = unread();
+  const ask = () => {
+    // The page may stay open over midnight.
+    const day = utcDay();
+    return get("/usage/metrics", { query: { start_date: day, end_date: day, granularity: "hour" }, signal });
+  };
+  poll(ask, {
+    seconds: SECONDS,
+    signal,
+    failed: why.failed,
+    show: (reply) => {
+      why.read();
+      replace(today, short(reply.totals.messages), " ", h("small", {}, reply.totals.messages === 1 ? "message" : "messages"));
+      replace(hours, smallBars("Messages by hour of this day, UTC", reply.metrics.map((hour) => hour.messages)));
+    },
+  });
+  return tile("Today", h("p", {}, today), h("p", { class: "hint" }, "by hour, UTC"), why.line, hours);
+}
+
+function monthTile(signal) {
+  const month = h("strong", { class: "big" }, "–");
+  const used = h("div", {});
+  const why = unread();
+  poll(() => get("/usage/current", { signal }), {
+    seconds: SECONDS,
+    signal,
+    failed: why.failed,
+    show: ({ usage, limits }) => {
+      why.read();
+      replace(month, short(usage.messages), " ", h("small", {}, usage.messages === 1 ? "message" : "messages"));
+      replace(used, meter("Plan", usage.messages, limits.messages_per_month, number));
+      alerts.quota("messages_per_month", usage.messages, limits.messages_per_month);
+    },
+  });
+  return tile("This month", h("p", {}, month), why.line, used);
+}
+
+/** Messages per second of the whole organisation: a preview that shows none of them and only counts. */
+function trafficCard(signal) {
+  const rate = rateLine("Messages per second", "all", signal);
   watch({
-    begin: { type: "subscribe_topic_preview", patterns: [">"], max_rate: 1 },
+    begin: { type: "subscribe_topic_preview", patterns: [">"], counts_only: true },
     end: { type: "unsubscribe_topic_preview" },
     frame: (frame) => {
-      if (frame.type === "topic_preview_message") count += 1;
-      if (frame.type === "topic_preview_dropped") count += frame.count;
+      // What the platform itself tells of presence is nobody's message.
+      if (frame.type === "topic_preview_dropped") rate.add(frame.count - (frame.presence ?? 0));
     },
     signal,
   });
-  const recent = [];
-  const ticking = setInterval(() => {
-    if (socket.state.name !== "live") {
-      replace(rate, "–");
-      return;
-    }
-    // What was left out is told once a second, sometimes twice in one of ours: three make it even.
-    recent.push(count);
-    count = 0;
-    if (recent.length > 3) recent.shift();
-    const value = recent.reduce((sum, each) => sum + each, 0) / recent.length;
-    const shown = value >= 10 ? Math.round(value) : Math.round(value * 10) / 10;
-    replace(rate, `${number(shown)} `, h("small", {}, "per second"));
-    line.push(shown);
-  }, 1000);
-  signal.addEventListener("abort", () => clearInterval(ticking));
-  return h("section", { class: "card", "aria-label": "Messages now" }, h("h2", {}, "Messages now"), h("p", {}, rate), line.element);
+  return h("section", { class: "card", "aria-label": "Messages now" }, h("h2", {}, "Messages now"), rate.element);
+}
+
+function attentionCard(signal) {
+  const list = h("ul", { class: "alerts" });
+  const show = () => {
+    const all = alerts.all;
+    keep(list, all.length
+      ? all.map(({ level, text, href }) => h("li", { class: level, "data-key": text }, text, href && [" ", h("a", { href }, "Look")]))
+      : h("li", { class: "good" }, "Nothing needs attention."));
+  };
+  alerts.addEventListener("changed", show, { signal });
+  agents.addEventListener("changed", tellLost, { signal });
+  poll(health, { seconds: SECONDS, signal, show: tellHealth });
+  tellLost();
+  show();
+  return h("section", { class: "card" }, h("h2", {}, "Attention"), h("div", { role: "status" }, list));
+}
+
+function tellLost() {
+  const now = Date.now();
+  const lost = [...agents.all.values()].filter((agent) => agent.status === "suspect" || (isLost(agent) && now - new Date(agent.changedAt ?? agent.lastSeen) < LOST_MS));
+  const told = lost.slice(0, LOST_ALERTS).map((agent) => ({
+    level: "warn",
+    text: agent.status === "suspect"
+      ? `${agent.name} does not answer: its connection may be gone.`
+      : `${agent.name} was lost (${agent.reason}). It was last heard of at ${moment(agent.heardAt ?? agent.lastSeen)}.`,
+    href: `#/agents/${encodeURIComponent(agent.id)}`,
+  }));
+  if (lost.length > LOST_ALERTS) told.push({ level: "warn", text: `${lost.length - LOST_ALERTS} more agents were lost within the hour.`, href: "#/agents?status=offline" });
+  alerts.set("agents", told);
+}
+
+function tellHealth({ services }) {
+  if (Object.values(services).some(({ status }) => status === "unknown")) {
+    alerts.set("health", [{ level: "bad", text: "The message bus does not answer: no message comes through, and how the other services are is not known." }]);
+    return;
+  }
+  alerts.set("health", Object.entries(services).filter(([, service]) => service.status !== "up").map(([name, service]) => {
+    const missing = service.dependencies.filter((each) => each.status !== "up" && each.name !== name).map((each) => each.name);
+    return { level: service.status === "down" ? "bad" : "warn", text: `The service ${name} is ${service.status}${missing.length ? ` (${missing.join(", ")})` : ""}.` };
+  }));
 }
 
 /** Ask how the services are; an answer that says "down" comes with status 503. */
 async function health() {
   const answer = await fetch("/api/v1/health", { credentials: "omit", cache: "no-store" });
   return answer.json();
+}
+
+/** Whose presence changed last. */
+function latelyCard(signal) {
+  const list = h("ul", { class: "lately" });
+  let latest = [];
+  const changedAt = (agent) => (agent.status === "online" ? agent.connectedAt : agent.changedAt ?? agent.lastSeen) ?? "";
+  const show = () => {
+    // Who is here stays here while somebody is about to choose one.
+    if (!latest.length || !isHeld(list)) {
+      latest = [...agents.all.values()].filter(changedAt).sort((a, b) => changedAt(b).localeCompare(changedAt(a))).slice(0, LATELY);
+    }
+    latest = latest.map(({ id }) => agents.all.get(id)).filter(Boolean);
+    keep(list, latest.length
+      ? latest.map((agent) => h("li", { "data-key": agent.id },
+        statusBadge(agent.status, isLost(agent) ? "lost" : undefined),
+        h("a", { href: `#/agents/${encodeURIComponent(agent.id)}` }, agent.name),
+        h("time", { class: "hint", datetime: changedAt(agent), title: moment(changedAt(agent)) }, since(changedAt(agent)))))
+      : h("li", { class: "hint" }, "No agent has been connected yet."));
+  };
+  agents.addEventListener("changed", show, { signal });
+  const clock = setInterval(show, 30_000);
+  signal.addEventListener("abort", () => clearInterval(clock));
+  show();
+  return h("section", { class: "card" }, h("h2", {}, "Agents lately"), list);
+}
+
+function planCard(signal) {
+  const title = h("h2", {}, "Plan");
+  const body = h("div", {}, h("p", { class: "hint" }, "Loading…"));
+  const connections = h("div", {});
+  poll(() => socket.command({ type: "get_connections" }), {
+    seconds: CONNECTIONS_SECONDS,
+    changed: ({ kind }) => kind === "tenant",
+    signal,
+    show: ({ current, limit }) => {
+      replace(connections, limit !== null && meter("Connections", current, limit, number));
+      alerts.quota("connections", current, limit);
+    },
+  });
+  poll(() => get(path`/tenants/${session.tenant.id}`, { signal }), {
+    changed: ({ kind, action }) => kind === "tenant" || ((kind === "agent" || kind === "channel") && action !== "updated"),
+    signal,
+    show: (tenant) => {
+      const { limits } = tenant;
+      replace(title, `Plan ${tenant.plan}`);
+      const rates = [
+        ["messages per second", limits.messages_per_second],
+        ["connections", limits.connections],
+        ["API calls per minute", limits.api_calls_per_minute],
+      ].map(([name, limit]) => `${limit === null ? "unlimited" : number(limit)} ${name}`);
+      replace(body, meter("Agents", tenant.agents, limits.agents, number), meter("Channels", tenant.channels, limits.channels, number), connections, h("p", { class: "hint" }, `At most ${rates.join(", ")}.`));
+      alerts.quota("agents", tenant.agents, limits.agents);
+      alerts.quota("channels", tenant.channels, limits.channels);
+    },
+    failed: (error) => replace(body, h("p", { class: "problem" }, error.message)),
+  });
+  return h("section", { class: "card" }, title, body);
 }

@@ -1,13 +1,14 @@
 // Usage: by day or hour, by agent or channel, as chart, table and file.
 
 import { get } from "../api.js";
-import { bytes, number, short } from "../format.js";
+import { bytes, count, number, short, utcDay } from "../format.js";
 import { poll } from "../polling.js";
 import { session } from "../session.js";
-import { barChart, meter } from "../ui/chart.js";
+import { barChart, meter, SERIES } from "../ui/chart.js";
 import { download } from "../ui/copy.js";
 import { h, replace } from "../ui/dom.js";
 import { field, input, select } from "../ui/form.js";
+import { keep } from "../ui/keep.js";
 import { table } from "../ui/table.js";
 
 const SECONDS = 30;
@@ -23,7 +24,7 @@ const MEASURES = {
 const FIELDS = ["messages", "deliveries", "bytes_in", "bytes_out", "api_calls", "connection_seconds"];
 
 export function usageView({ signal }) {
-  const today = new Date().toISOString().slice(0, 10);
+  let today = utcDay();
   const from = input("from", { type: "date", value: daysBefore(today, 29), max: today });
   const to = input("to", { type: "date", value: today, max: today });
   const by = select("by", [["day", "Day"], ["hour", "Hour"], ["month", "Month"]], "day");
@@ -36,45 +37,82 @@ export function usageView({ signal }) {
   const problem = h("p", { class: "problem", role: "alert" });
   const save = h("button", { type: "button", disabled: true }, "Download CSV");
   let reply = null;
+  let drawn = "";
 
-  const ask = () => {
+  const ask = async () => {
+    followDay();
+    if (!from.value || !to.value) throw new Error("Choose a day in “From” and in “To”.");
     const query = { start_date: from.value, end_date: to.value, granularity: by.value, group_by: group.value };
     return get("/usage/metrics", { query, signal });
   };
-  const again = poll(ask, { seconds: SECONDS, signal, show, failed: (error) => replace(problem, error.message) });
-  poll(() => get("/usage/current", { signal }), { seconds: SECONDS, signal, show: showMonth });
+  const again = poll(ask, { seconds: SECONDS, signal, show, failed: unread });
+  poll(() => get("/usage/current", { signal }), { seconds: SECONDS, signal, show: showMonth, failed: (error) => replace(month, h("p", { class: "problem" }, said(error))) });
+
+  /** A page that is open at midnight goes on with the new day, where it showed the one that has ended. */
+  function followDay() {
+    const day = utcDay();
+    if (day === today) return;
+    from.max = to.max = day;
+    if (to.value === today) to.value = day;
+    today = day;
+  }
 
   function show(found) {
     reply = found;
     save.disabled = false;
     replace(problem);
+    drawChart();
+    keep(groups, reply.totals.groups && h("section", { class: "card" }, h("h2", {}, `By ${reply.group_by}`), groupTable(reply)));
+    keep(periods, periodTable(reply));
+  }
+
+  /** What is shown of another range than the fields say would be taken for that of the fields. */
+  function unread(error) {
+    replace(problem, said(error));
+    if (!reply || (reply.start_date === from.value && reply.end_date === to.value && reply.granularity === by.value && (reply.group_by ?? "") === group.value)) return;
+    reply = null;
+    drawn = "";
+    save.disabled = true;
+    for (const part of [chart, groups, periods]) replace(part);
+  }
+
+  function drawChart() {
+    const same = JSON.stringify([reply, measure.value]);
+    if (same === drawn) return;
+    drawn = same;
     const [name, format, axis] = MEASURES[measure.value];
-    replace(chart, barChart(
-      `${name} by ${reply.granularity}, ${number(reply.metrics.length)} bars; the table below holds the same`,
-      reply.metrics.map((period) => ({
-        label: label(period.start, reply.granularity),
-        value: period[measure.value],
-        title: `${period.start.slice(0, 16).replace("T", " ")} UTC: ${format(period[measure.value])}`,
-      })),
-      axis,
-    ));
-    replace(groups, reply.totals.groups && h("section", { class: "card" }, h("h2", {}, `By ${reply.group_by}`), groupTable(reply)));
-    replace(periods, periodTable(reply));
+    const largest = largestGroups(reply, measure.value);
+    const divided = reply.metrics.map((period) => partsOf(period, reply.group_by, largest, measure.value));
+    const others = largest.length > 0 && divided.some((parts) => parts.at(-1) > 0);
+    replace(chart, barChart({
+      name: `${name} by ${reply.granularity}${largest.length ? ` and ${reply.group_by}` : ""}, ${number(reply.metrics.length)} bars; the table below holds the same`,
+      names: others ? [...largest, "all others"] : largest,
+      bars: reply.metrics.map((period, i) => {
+        const parts = divided[i];
+        const told = [format(period[measure.value]), ...largest.map((id, nth) => `${id}: ${format(parts[nth])}`)];
+        return {
+          label: label(period.start, reply.granularity),
+          title: `${period.start.slice(0, 16).replace("T", " ")} UTC: ${told.join("\n")}`,
+          parts,
+        };
+      }),
+      format: axis,
+    }));
   }
 
   function showMonth(current) {
     replace(
       month,
       meter("Messages this month", current.usage.messages, current.limits.messages_per_month, number),
-      h("p", { class: "hint" }, `${number(current.today.messages)} messages today; ${number(current.usage.active_agents)} agents and ${number(current.usage.active_channels)} channels active this month. Plan ${current.plan ?? "unknown"}; months and days are UTC.`),
+      h("p", { class: "hint" }, `${count(current.today.messages, "message")} today; ${count(current.usage.active_agents, "agent")} and ${count(current.usage.active_channels, "channel")} active this month. Plan ${current.plan ?? "unknown"}; months and days are UTC.`),
     );
   }
 
   for (const control of [from, to, by, group]) {
     control.addEventListener("change", () => {
-      if (control === by && by.value === "hour" && from.value < daysBefore(to.value, DAYS_BY_HOUR - 1)) from.value = daysBefore(to.value, 1);
-      if (control === by && by.value === "day" && from.value > daysBefore(to.value, 6)) from.value = daysBefore(to.value, 29);
-      if (from.value && to.value) again();
+      if (control === by && to.value && by.value === "hour" && from.value < daysBefore(to.value, DAYS_BY_HOUR - 1)) from.value = daysBefore(to.value, 1);
+      if (control === by && to.value && by.value === "day" && from.value > daysBefore(to.value, 6)) from.value = daysBefore(to.value, 29);
+      again();
     });
   }
   measure.addEventListener("change", () => reply && show(reply));
@@ -113,6 +151,18 @@ function periodTable(reply) {
   ]);
 }
 
+/** The groups that get a colour of their own. */
+function largestGroups(reply, measure) {
+  const groups = (reply.totals.groups ?? []).filter((group) => group[measure] > 0);
+  return groups.sort((a, b) => b[measure] - a[measure]).slice(0, SERIES - 1).map((group) => group[`${reply.group_by}_id`]);
+}
+
+/** What each of the largest groups has of a period, and last all others together. */
+function partsOf(period, by, largest, measure) {
+  const parts = largest.map((id) => (period.groups ?? []).find((group) => group[`${by}_id`] === id)?.[measure] ?? 0);
+  return [...parts, Math.max(0, period[measure] - parts.reduce((sum, part) => sum + part, 0))];
+}
+
 /** One line per period; with groups one per period and agent or channel. */
 function csv(reply) {
   const key = reply.group_by && `${reply.group_by}_id`;
@@ -127,6 +177,9 @@ function quoted(value) {
   const text = typeof value === "string" && /^[=+\-@]/.test(value) ? `'${value}` : String(value);
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
+
+/** What a request was refused for, in the words of the fields. */
+const said = (error) => error.message.replaceAll("start_date", "“From”").replaceAll("end_date", "“To”");
 
 const fileName = (reply) => `usage-${reply.tenant_id}-${reply.start_date}-${reply.end_date}.csv`;
 const daysBefore = (day, days) => new Date(Date.parse(day) - days * DAY_MS).toISOString().slice(0, 10);
