@@ -1,4 +1,4 @@
-"""Write the documents that are made from the code: configuration, errors, roles, subjects.
+"""Write what is made from other files: documents of settings, errors, roles, subjects; a manifest.
 
 ``python tools/docs.py`` writes them, ``--check`` fails where one is out of date.
 """
@@ -20,8 +20,10 @@ from artcafe_gateway.config import GatewayConfig
 from artcafe_metering.config import MeteringConfig
 from artcafe_registry.config import RegistryConfig
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 NOTICE = "<!-- Made by `make docs` from the code: change it there. -->\n"
+MANIFEST_NOTICE = "# Made by `make docs` from deploy/monitoring/alerts.yaml: change it there.\n"
 SERVICES: dict[str, tuple[type[SharedConfig], str]] = {
     "auth": (AuthConfig, "AUTH_"),
     "registry": (RegistryConfig, "REGISTRY_"),
@@ -67,7 +69,7 @@ def errors() -> str:
         [
             "# Errors\n",
             "A plan's limit that is reached is `resource_exhausted` with HTTP 402 and the fields `resource`,",
-            "`current`, `limit` and `plan`; on a socket it closes with 4504.\n",
+            "`current`, `limit` and `plan`; a socket that it ends is closed with 4504.\n",
             table(["code", "HTTP", "title", "closes a session with", "worth trying again"], codes),
             "## Close codes\n",
             "1012 and 4001-4499: come back. 4500-4999: not before something has changed.\n",
@@ -109,9 +111,9 @@ def subjects() -> str:
                 events.append(
                     [f"`{value.template}`", value.payload.__name__, _first_sentence(value.payload.__doc__)]
                 )
-    health = platform.health_endpoint("{service}")
-    meaning = _first_sentence(health.request.__doc__)
-    endpoints.append([f"`{health.subject}`", health.request.__name__, health.reply.__name__, meaning])
+    for made in (gateway.sessions_endpoint("{process_id}"), platform.health_endpoint("{service}")):
+        meaning = _first_sentence(made.request.__doc__)
+        endpoints.append([f"`{made.subject}`", made.request.__name__, made.reply.__name__, meaning])
     return "\n".join(
         [
             "# NATS subjects\n",
@@ -130,12 +132,22 @@ def subjects() -> str:
     )
 
 
+def alerts_for_kubernetes() -> str:
+    """Return the alerts as the Prometheus operator takes them: kustomize cannot put a file into an object."""
+    rules = (ROOT / "deploy" / "monitoring" / "alerts.yaml").read_text()
+    # From where the rules begin; what is said before them is for people who read them there.
+    groups = rules[rules.index("groups:") :]
+    head = "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: artcafe\nspec:\n"
+    return head + "".join(f"  {line}" if line.strip() else line for line in groups.splitlines(keepends=True))
+
+
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "configuration.md": configuration,
     "errors.md": errors,
     "roles.md": roles,
     "subjects.md": subjects,
 }
+MANIFESTS: dict[str, Callable[[], str]] = {"k8s/monitoring/alerts.yaml": alerts_for_kubernetes}
 
 
 def main() -> int:
@@ -143,16 +155,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Write the documents that are made from the code.")
     parser.add_argument("--check", action="store_true", help="only say which are out of date")
     arguments = parser.parse_args()
+    made = {DOCS / name: NOTICE + make() for name, make in DOCUMENTS.items()}
+    made |= {ROOT / name: MANIFEST_NOTICE + make() for name, make in MANIFESTS.items()}
     stale = []
-    for name, make in DOCUMENTS.items():
-        path = DOCS / name
-        text = NOTICE + make()
+    for path, text in made.items():
         if path.exists() and path.read_text() == text:
             continue
-        stale.append(name)
+        stale.append(path.name)
         if not arguments.check:
             path.write_text(text)
-            print(f"written: docs/{name}")
+            print(f"written: {path.parent.name}/{path.name}")
     if arguments.check and stale:
         print(f"out of date: {', '.join(stale)}; run `make docs`", file=sys.stderr)
         return 1

@@ -29,6 +29,9 @@ class _Upstream(BaseHTTPRequestHandler):
     status = 200
 
     def handle_any(self) -> None:
+        if self.headers.get("X-Hang-Up"):
+            self.close_connection = True
+            return
         if self.headers.get("Upgrade") == "websocket":
             self._echo()
             return
@@ -205,6 +208,29 @@ def test_a_socket_is_upgraded_and_carries_bytes_both_ways(edge: _Edge) -> None:
         assert answer.readline() == b"sockets-1:hello\n"
 
 
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+def test_nothing_but_a_socket_is_upgraded(edge: _Edge, protocol: str) -> None:
+    """Neither a page, nor a route, nor the address of a socket becomes a tunnel."""
+    asked = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": protocol, "HTTP2-Settings": "AAMAAABk"}
+    for path in (
+        "/",
+        "/api/v1/agents",
+        "/api/v1/auth/config",
+        *(["/ws/agent/a"] if protocol == "h2c" else []),
+    ):
+        status, _, body = edge.ask(path, headers=asked)
+        assert status == 200
+        assert "upgrade" not in json.loads(body)["headers"]
+
+
+@pytest.mark.parametrize("size", [15_000, 23_000, 60_000])
+def test_a_handshake_that_no_gateway_would_read_is_refused(edge: _Edge, size: int) -> None:
+    """What is too long for a gateway is refused by the edge, which says so."""
+    filling = {f"X-{number}": "x" * 20_000 for number in range(size // 20_000)}
+    status, headers, _ = edge.ask("/ws/agent/a", headers={**filling, "X-Rest": "x" * (size % 20_000)})
+    assert (status, headers["content-type"]) == (400, "application/problem+json")
+
+
 def test_query_strings_are_in_no_log(edge: _Edge) -> None:
     """A ticket in the address, or in the referrer, is written down nowhere, upstream errors included."""
     edge.ask("/api/v1/auth/config?token=topsecret1", headers={"Referer": "http://x/?token=topsecret2"})
@@ -216,6 +242,22 @@ def test_query_strings_are_in_no_log(edge: _Edge) -> None:
     lines = [json.loads(line) for line in edge.logged("the-last-one").splitlines()]
     assert {"/api/v1/auth/config", "/ws/agent/a-1"} <= {line["path"] for line in lines}
     assert "topsecret" not in edge.access_log.read_text() + edge.error_log.read_text()
+
+
+def test_every_line_of_the_log_can_be_read(edge: _Edge) -> None:
+    """Whatever bytes a client sends, a line is JSON in UTF-8 and one line."""
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=5) as client:
+        client.sendall(
+            b'GET /api/v1/agents/"\xff\xc3\xa9?x HTTP/1.1\r\nHost: x\r\nX-Request-Id: odd-bytes\r\n'
+            b'User-Agent: curl/8 "a\\b\xff\xe2\x28\r\nConnection: close\r\n\r\n'
+        )
+        while client.recv(65_536):
+            pass
+    (line,) = [json.loads(each) for each in edge.logged("odd-bytes").splitlines() if "odd-bytes" in each]
+    assert (line["path"], line["agent"]) == ('/api/v1/agents/"', 'curl/8 "a\\b')
+    assert edge.ask("/api/v1/agents", headers={"X-Request-Id": "plain", "User-Agent": "Mozilla/5.0 (X11)"})
+    (line,) = [json.loads(each) for each in edge.logged("plain").splitlines() if '"plain"' in each]
+    assert (line["path"], line["agent"]) == ("/api/v1/agents", "Mozilla/5.0 (X11)")
 
 
 def test_forged_forwarding_headers_are_overwritten(edge: _Edge) -> None:
@@ -269,9 +311,32 @@ def test_too_large_bodies_are_refused_as_a_problem(edge: _Edge) -> None:
     assert json.loads(body)["code"] == "invalid_argument"
 
 
+def test_a_service_ends_a_body_that_takes_too_long(tmp_path: Path) -> None:
+    """A body goes to the service as it comes, and the client hears what that says of it meanwhile."""
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        service.settimeout(10)
+        port = service.getsockname()[1]
+        with (
+            _edge(tmp_path, Upstreams(port, port, port, [port], [port])) as edge,
+            socket.create_connection(("127.0.0.1", edge.port), timeout=10) as client,
+        ):
+            client.sendall(b"POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nab")
+            asked, _ = service.accept()
+            with asked:
+                asked.settimeout(10)
+                got = b""
+                while not got.endswith(b"abc"):
+                    if got.endswith(b"\r\n\r\nab"):
+                        client.sendall(b"c")
+                    got += asked.recv(65_536)
+                asked.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            assert client.recv(65_536).startswith(b"HTTP/1.1 400")
+
+
 def test_long_addresses_pass_and_endless_ones_are_refused(edge: _Edge) -> None:
-    """A token of the largest accepted size fits into the address of a dashboard's socket."""
-    assert edge.ask(f"/ws/dashboard?token={'t' * 16_384}")[0] == 200
+    """A token of the largest accepted size is passed on; in the address of a socket, of 14 000 bytes."""
+    assert edge.ask("/api/v1/agents", headers={"Authorization": "Bearer " + "t" * 16_384})[0] == 200
+    assert edge.ask("/ws/dashboard?token=" + "t" * 14_000)[0] == 200
     status, _, body = edge.ask(f"/ws/dashboard?token={'t' * 60_000}")
     assert status == 400
     assert json.loads(body)["code"] == "invalid_argument"
@@ -288,6 +353,17 @@ def test_another_gateway_is_asked_when_one_is_down_or_draining(tmp_path: Path) -
             for _ in range(6):
                 assert json.loads(edge.ask("/")[2])["name"] == "up"
                 assert json.loads(edge.ask("/ws/agent/a")[2])["name"] == "up"
+
+
+@pytest.mark.parametrize("path", ["/ws/agent/a", "/"])
+def test_a_request_that_is_hung_up_on_takes_the_service_from_nobody(tmp_path: Path, path: str) -> None:
+    """Whoever finds a request that no gateway answers gets 503; the others get their answers meanwhile."""
+    with _upstream("gateway-1") as first, _upstream("gateway-2") as second:
+        upstreams = Upstreams(first, first, first, [first, second], [first, second])
+        with _edge(tmp_path, upstreams) as edge:
+            for _ in range(3):
+                assert edge.ask(path, headers={"X-Hang-Up": "1"})[0] == 503
+                assert edge.ask(path)[0] == 200
 
 
 def test_a_service_that_is_down_is_unavailable_as_a_problem(tmp_path: Path) -> None:

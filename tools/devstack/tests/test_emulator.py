@@ -12,7 +12,7 @@ from typing import Any
 import aioboto3
 import pytest
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from artcafe_devstack.ports import free_port
 from artcafe_devstack.process import ManagedProcess
@@ -282,6 +282,50 @@ async def test_a_presigned_upload_survives_sigkill(server: RunningServer) -> Non
         await asyncio.sleep(2)
         server.start()
         assert await (await s3.get_object(Bucket="journal-bucket", Key="k"))["Body"].read() == b"presigned"
+
+
+async def test_with_a_key_only_those_who_know_it_are_answered(tmp_path: Path) -> None:
+    """What was stored before there was a key is found with it, and nothing without."""
+    import urllib.error
+    import urllib.request
+
+    def status(url: str, method: str = "GET") -> int:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+
+    where = {"Bucket": "journal-bucket", "Key": "k"}
+    with aws_emulator(tmp_path) as server:
+        async with _client("dynamodb", server) as dynamodb, _client("s3", server) as s3:
+            await _make_table(dynamodb)
+            await s3.create_bucket(Bucket="journal-bucket")
+            await s3.put_object(**where, Body=b"old")
+    with aws_emulator(tmp_path, key="secret") as server:
+        for account in ("0" * 12, f"{'0' * 12}.secrets", f"{'0' * 12}.", f"{'0' * 12}.secret.wrong"):
+            async with _client("dynamodb", server, account) as dynamodb:
+                with pytest.raises(ClientError) as refused:
+                    await dynamodb.list_tables()
+            assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+            async with _client("s3", server, account) as s3:
+                with pytest.raises(ClientError):
+                    await s3.get_object(**where)
+                url = await s3.generate_presigned_url("get_object", Params=where)
+                assert await asyncio.to_thread(status, url) == 403
+        for path in ("/journal-bucket/k", "/_ministack/reset", "/"):
+            assert await asyncio.to_thread(status, server.url + path) == 403
+        assert await asyncio.to_thread(status, f"{server.url}/_ministack/health") == 200
+        known = f"{'0' * 12}.secret"
+        async with _client("dynamodb", server, known) as dynamodb, _client("s3", server, known) as s3:
+            assert (await dynamodb.list_tables())["TableNames"] == [_TABLE]
+            assert await (await s3.get_object(**where))["Body"].read() == b"old"
+            await dynamodb.put_item(TableName=_TABLE, Item={"id": {"S": "new"}})
+        async with _client("dynamodb", server, "111111111111.secret") as other:
+            assert (await other.list_tables())["TableNames"] == []
+        server.kill()
+        assert b".secret" not in b"".join(path.read_bytes() for path in (tmp_path / "journal").iterdir())
 
 
 async def test_an_expired_item_does_not_come_back(tmp_path: Path) -> None:

@@ -11,11 +11,17 @@ import nats
 import pytest
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
+from nats.js.api import RePublish, StreamConfig
 from nats.js.errors import APIError
 
+from artcafe_common.streams import PRESENCE, USAGE, ensure_stream
 from artcafe_devstack.repository import repository_root
 from artcafe_devstack.servers import RunningServer, nats_server
 from artcafe_devstack.state import NATS_USERS
+from artcafe_metering.streams import USAGE_DEAD
+
+# Who creates and changes each stream.
+OWNERS = {"USAGE": "metering", "USAGE_DEAD": "metering", "PRESENCE": "registry"}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +76,15 @@ def test_a_client_without_a_password_is_refused(server: RunningServer, login: di
     ("user", "subject"),
     [
         ("auth", "tenant.t1.channel.c"),
+        ("auth", "auth.v1.revoked"),
+        ("auth", "usage.v1.batch.a"),
+        ("auth", "registry.v1.tenant.get"),
+        ("auth", "registry.v1.membership.get"),
         ("metering", "tenant.t1.channel.c"),
+        ("metering", "metering.v1.months.get"),
+        ("metering", "$JS.API.STREAM.NAMES"),
+        ("metering", "$JS.API.DIRECT.GET.USAGE"),
+        ("registry", "$JS.API.STREAM.MSG.GET.PRESENCE"),
         ("gateway", "auth.v1.revoked"),
         ("gateway", "registry.v1.changed.t1.agent.a"),
         ("metering", "registry.v1.changed.t1.agent.a"),
@@ -79,7 +93,18 @@ def test_a_client_without_a_password_is_refused(server: RunningServer, login: di
         ("registry", "tenant.t1.other"),
         ("gateway", "$JS.API.STREAM.DELETE.USAGE"),
         ("metering", "$JS.API.STREAM.PURGE.USAGE"),
+        ("metering", "$JS.API.STREAM.MSG.DELETE.USAGE"),
+        ("gateway", "$JS.API.STREAM.MSG.DELETE.USAGE_DEAD"),
         ("registry", "$JS.API.STREAM.DELETE.PRESENCE"),
+        *(
+            (user, f"$JS.API.STREAM.{verb}.{stream}")
+            for stream, owner in OWNERS.items()
+            for user in NATS_USERS
+            for verb in ("CREATE", "UPDATE")
+            if user != owner
+        ),
+        ("metering", "$JS.API.STREAM.CREATE.OTHER"),
+        ("registry", "$JS.API.STREAM.UPDATE.OTHER"),
         ("auth", "_INBOX_gateway.somebody"),
     ],
 )
@@ -100,6 +125,10 @@ async def test_publishing_outside_of_its_part_is_refused(
         ("metering", "tenant.>"),
         ("registry", "tenant.>"),
         ("auth", "registry.v1.agent.get"),
+        ("auth", "registry.v1.changed.>"),
+        ("metering", "registry.v1.changed.>"),
+        ("registry", "auth.v1.revoked"),
+        ("registry", "gateway.v1.presence.>"),
         ("metering", "auth.v1.agent.verify"),
         ("gateway", "registry.v1.agent.get"),
         ("registry", "usage.v1.batch.*"),
@@ -131,9 +160,10 @@ async def test_listening_outside_of_its_part_is_refused(
         ("gateway", "registry", "registry.v1.channel.resolve"),
         ("metering", "registry", "registry.v1.membership.get"),
         ("gateway", "registry", "registry.v1.tenant.get"),
-        ("registry", "metering", "metering.v1.month.get"),
+        ("registry", "metering", "metering.v1.months.get"),
         ("gateway", "metering", "platform.v1.health.metering"),
         ("gateway", "gateway", "platform.v1.health.gateway"),
+        ("gateway", "gateway", "gateway.v1.sessions.gateway-1-x"),
     ],
 )
 async def test_the_services_can_ask_each_other(
@@ -153,10 +183,9 @@ async def test_the_services_can_ask_each_other(
 async def test_events_reach_those_who_wait_for_them(server: RunningServer) -> None:
     """Changes, revocations, presence, live messages and hand-overs arrive where the contracts say."""
     events = [
-        ("registry", "registry.v1.changed.t1.agent.a", ["auth", "gateway", "metering"]),
-        ("auth", "auth.v1.revoked", ["gateway", "registry"]),
+        ("registry", "registry.v1.changed.t1.agent.a", ["registry", "gateway"]),
         ("registry", "auth.v1.revoked", ["gateway"]),
-        ("gateway", "gateway.v1.presence.t1.a", ["registry", "gateway"]),
+        ("gateway", "gateway.v1.presence.t1.a", ["gateway"]),
         ("gateway", "gateway.v1.replaced.gateway-1", ["gateway"]),
         ("gateway", "tenant.t1.channel.a.b", ["gateway"]),
         ("registry", "tenant.t1.channel.a.b", ["gateway"]),
@@ -174,31 +203,77 @@ async def test_events_reach_those_who_wait_for_them(server: RunningServer) -> No
 
 
 async def test_usage_goes_through_its_stream(server: RunningServer) -> None:
-    """A gateway makes the stream and publishes acknowledged batches; metering consumes them."""
+    """Metering makes the stream and consumes the batches that a gateway publishes, acknowledged."""
     async with _as(server, "gateway") as (gateway, refused), _as(server, "metering") as (metering, denied):
-        await gateway.jetstream().add_stream(name="USAGE", subjects=["usage.v1.batch.*"])
+        await ensure_stream(metering.jetstream(), USAGE)
         await gateway.jetstream().publish("usage.v1.batch.g1", b"batch", headers={"Nats-Msg-Id": "g1:1"})
-        subscription = await metering.jetstream().pull_subscribe("usage.v1.batch.*", durable="metering")
+        subscription = await metering.jetstream().pull_subscribe(
+            "usage.v1.batch.*", durable="metering", stream="USAGE"
+        )
         [message] = await subscription.fetch(1, timeout=5)
         await message.ack_sync()
         assert message.data == b"batch"
         assert refused == denied == []
 
 
+async def test_metering_puts_back_what_it_has_put_aside(server: RunningServer) -> None:
+    """It reads USAGE_DEAD, publishes a batch again, and takes it out."""
+    async with _as(server, "metering") as (metering, refused):
+        jetstream = metering.jetstream()
+        await ensure_stream(jetstream, USAGE)
+        await ensure_stream(jetstream, USAGE_DEAD)
+        await jetstream.publish("usage.v1.dead.g1", b"batch")
+        message = await jetstream.get_msg("USAGE_DEAD", seq=1, subject="usage.v1.dead.>", next=True)
+        await jetstream.publish("usage.v1.batch.g1", message.data or b"")
+        await jetstream.delete_msg("USAGE_DEAD", message.seq or 0)
+        assert (await jetstream.stream_info("USAGE_DEAD")).state.messages == 0
+        assert refused == []
+
+
 async def test_presence_is_kept_for_the_registry(server: RunningServer) -> None:
     """The registry reads the last presence of each agent, also what was said while it was away."""
     async with _as(server, "registry") as (registry, refused), _as(server, "gateway") as (gateway, denied):
         jetstream = registry.jetstream()
-        await jetstream.add_stream(
-            name="PRESENCE", subjects=["gateway.v1.presence.>"], max_msgs_per_subject=1
-        )
+        await ensure_stream(jetstream, PRESENCE)
         await gateway.publish("gateway.v1.presence.t1.a", b"online")
         await gateway.flush()
-        subscription = await jetstream.pull_subscribe("gateway.v1.presence.>", durable="registry")
+        subscription = await jetstream.pull_subscribe(
+            "gateway.v1.presence.>", durable="registry", stream="PRESENCE"
+        )
         [message] = await subscription.fetch(1, timeout=5)
         await message.ack_sync()
         assert message.data == b"online"
         assert refused == denied == []
+
+
+@pytest.mark.parametrize("user", [user for user in NATS_USERS if user != "metering"])
+async def test_usage_stays_what_metering_made_it(server: RunningServer, user: str) -> None:
+    """No other service can shrink the stream, or have it copy the customers' messages to where it listens."""
+    hostile = USAGE.evolve(
+        max_msgs=1,
+        subjects=["usage.v1.batch.*", "tenant.>"],
+        republish=RePublish(src="tenant.>", dest=f"{user}.v1.leak.>"),
+    )
+    async with _as(server, "metering") as (metering, _), _as(server, user) as (client, refused):
+        await ensure_stream(metering.jetstream(), USAGE)
+        before = (await metering.jetstream().stream_info("USAGE")).config
+        for change in (client.jetstream(timeout=0.3).update_stream, client.jetstream(timeout=0.3).add_stream):
+            with pytest.raises((APIError, TimeoutError)):
+                await change(hostile)
+        assert len(refused) == 2
+        assert (await metering.jetstream().stream_info("USAGE")).config == before
+
+
+@pytest.mark.parametrize("stream", [USAGE, USAGE_DEAD, PRESENCE], ids=lambda stream: stream.name)
+async def test_the_owner_puts_its_stream_right(server: RunningServer, stream: StreamConfig) -> None:
+    """Its service may make a stream and bring it to its settings again."""
+    async with _as(server, OWNERS[stream.name or ""]) as (client, refused):
+        jetstream = client.jetstream()
+        await ensure_stream(jetstream, stream)
+        await jetstream.update_stream(stream.evolve(max_age=1200.0, duplicate_window=60.0))
+        await ensure_stream(jetstream, stream)
+        assert (await jetstream.stream_info(stream.name or "")).config.max_age == stream.max_age
+        assert refused == []
 
 
 async def test_nobody_answers_is_told_at_once(server: RunningServer) -> None:

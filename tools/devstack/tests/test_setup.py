@@ -1,6 +1,7 @@
 """The choice of an interpreter, and the Makefile's help."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -73,20 +74,10 @@ def test_the_real_check_accepts_this_interpreter() -> None:
 
 
 def test_make_without_a_goal_shows_every_public_target() -> None:
-    """A newcomer types `make` and sees what there is."""
+    """A newcomer types `make` and sees what there is, whatever letters and digits a name is made of."""
+    public = re.findall(r"^(\S+):.*## ", (repository_root() / "Makefile").read_text(), re.MULTILINE)
     shown = subprocess.run(
         ["make", "--no-print-directory"], cwd=repository_root(), capture_output=True, text=True, check=True
     ).stdout
-    for target in (
-        "setup",
-        "run",
-        "demo",
-        "test",
-        "test-unit",
-        "lint",
-        "types",
-        "bench",
-        "requirements",
-        "clean",
-    ):
-        assert f"make {target} " in shown
+    assert {"setup", "run", "test", "k8s-check"} <= set(public)
+    assert [line.split()[1] for line in shown.splitlines()] == public

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 import redis
 
+from artcafe_devstack.__main__ import ready_message
 from artcafe_devstack.devstack import DevStack
 from artcafe_devstack.ports import free_port, is_free
 from artcafe_devstack.process import StackError, start_time_of
-from artcafe_devstack.stack import StackOptions
+from artcafe_devstack.stack import Stack, StackOptions
 
 _COMMAND = [sys.executable, "-m", "artcafe_devstack", "--services", "none"]
 _STORES = {"nats", "valkey", "aws", "edge"}
@@ -151,6 +152,31 @@ def test_what_outlives_a_killed_launcher_is_stopped_by_the_next(tmp_path: Path) 
         assert _gone(frozen)
 
 
+def test_what_is_advised_when_it_is_ready_works_there(tmp_path: Path) -> None:
+    """Without services there is no demo to show and no health but 503."""
+    with _launched(tmp_path / "state") as launcher:
+        launcher.wait_ready()
+        deadline = time.monotonic() + 15
+        while "Ctrl-C stops everything" not in launcher.output.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        said = launcher.output.read_text()
+    assert "Without auth, gateway, metering, registry" in said
+    assert "make demo" not in said and "/health" not in said and "In another terminal" not in said
+
+
+@pytest.mark.parametrize("demo", [True, False])
+def test_a_whole_stack_advises_the_demo_where_there_is_one(tmp_path: Path, demo: bool) -> None:
+    """With --no-demo only the health of the platform is left to look at."""
+    stack = Stack(StackOptions(tmp_path, demo=demo), lambda _: None)
+    stack.ports, stack.secrets = {"edge": 8080}, {"demo_password": "pass"}
+    said = ready_message(stack, 1.0)
+    assert ("make demo" in said, "Password" in said) == (demo, demo)
+    login = f". {os.path.relpath(sys.prefix)}/bin/activate; artcafe login --email demo@artcafe.local\n"
+    assert (login in said) is demo
+    assert "curl http://127.0.0.1:8080/health" in said and "Without" not in said
+
+
 def test_a_crashed_process_is_started_again_and_told_once(tmp_path: Path) -> None:
     """The new id is in demo.json, the console has one line about it."""
     with _launched(tmp_path / "state") as launcher:
@@ -207,6 +233,7 @@ def test_a_missing_tool_is_one_clear_line(tmp_path: Path) -> None:
         (("--gateways", "0"), {}, "at least one gateway is needed"),
         (("--services", "auht"), {}, "there is no service auht"),
         (("--set", "X"), {}, "--set takes NAME=VALUE"),
+        (("--set", "FOO=1"), {}, "FOO is not a setting"),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(

@@ -125,9 +125,7 @@ def test_secrets_are_generated_once_and_for_the_owner_only(state: StateFolder) -
     assert len(set(secrets.values())) == len(secrets)
     assert _mode(state.path / "secrets.json") == 0o600
     assert _mode(state.path) == 0o700
-    assert {"nats_auth", "nats_registry", "nats_gateway", "nats_metering", "valkey", "demo_password"} <= set(
-        secrets
-    )
+    assert {"nats_auth", "nats_registry", "nats_gateway", "nats_metering", "valkey", "aws"} <= set(secrets)
     for name, value in secrets.items():
         if name.startswith(("nats_", "valkey", "demo_")):
             assert value.isalnum()
@@ -166,6 +164,36 @@ def test_files_are_replaced_in_one_step(state: StateFolder) -> None:
     assert not list(state.path.glob("*.tmp")), "nothing half-written is left"
 
 
+def test_who_runs_in_a_folder_is_told_by_its_lock(tmp_path: Path) -> None:
+    """Never started, starting, ready, stopped: each is told in words of its own."""
+    folder = StateFolder(tmp_path / "state")
+    with pytest.raises(StackError, match=f"no stack is running in {folder.path}: start one with `make run`"):
+        folder.launcher()
+    folder.open()
+    try:
+        assert StateFolder(folder.path).launcher() == os.getpid()
+        with pytest.raises(StackError, match=f"process {os.getpid()}.* is starting or stopping"):
+            StateFolder(folder.path).running()
+        folder.write("demo.json", {"launcher_pid": os.getpid(), "base_url": "http://127.0.0.1:1"})
+        assert StateFolder(folder.path).running()["base_url"] == "http://127.0.0.1:1"
+        with pytest.raises(StackError, match="already running"):
+            StateFolder(folder.path).open()
+    finally:
+        folder.close()
+    with pytest.raises(StackError, match="no stack is running in"):
+        folder.running()
+
+
+def test_a_launcher_that_was_killed_is_told_by_what_it_has_left(tmp_path: Path) -> None:
+    """Its demo.json is no sign of life, even where another process has its number by now."""
+    folder = StateFolder(tmp_path)
+    folder.open()
+    folder.write("demo.json", {"launcher_pid": os.getpid()})
+    os.close(folder._lock)
+    with pytest.raises(StackError, match=f"process {os.getpid()}.* is dead.* again with `make run`"):
+        StateFolder(tmp_path).running()
+
+
 def test_large_logs_are_put_aside(tmp_path: Path) -> None:
     """Logs do not grow from start to start for ever."""
     folder = StateFolder(tmp_path)
@@ -175,3 +203,16 @@ def test_large_logs_are_put_aside(tmp_path: Path) -> None:
     folder.open()
     folder.close()
     assert sorted(path.name for path in folder.logs.iterdir()) == ["auth.log.1", "nats.log"]
+
+
+def test_what_is_in_a_folder_that_was_open_is_closed_to_others(tmp_path: Path) -> None:
+    """Logs and data that an earlier version left readable are out of reach at the next start."""
+    for name in ("logs", "valkey"):
+        (tmp_path / name).mkdir(mode=0o755)
+    tmp_path.chmod(0o755)
+    folder = StateFolder(tmp_path)
+    folder.open()
+    try:
+        assert (_mode(folder.logs), _mode(folder.of("valkey"))) == (0o700, 0o700)
+    finally:
+        folder.close()

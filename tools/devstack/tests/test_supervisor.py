@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from artcafe_devstack.process import ProcessSpec, StackError
+from artcafe_devstack.process import ManagedProcess, ProcessSpec, StackError
 from artcafe_devstack.supervisor import Supervisor
 
 # Writes its name when it is up and when it ends, so that the order of both can be read from one file.
@@ -174,6 +174,21 @@ def test_a_process_that_ends_while_starting_is_told_with_its_last_words(tmp_path
     supervisor = Supervisor([[spec]], report=lambda line: None, on_pids=lambda: None)
     with pytest.raises(StackError, match=r"(?s)broken ended with status 7.*the table is missing"):
         supervisor.start_all([0], threading.Event())
+
+
+def test_last_words_are_those_of_the_last_start(tmp_path: Path) -> None:
+    """What an earlier start has logged is no reason of this one's end, and would lead astray."""
+    spec = _spec(tmp_path, "broken", "import sys; sys.exit(7)")
+    spec.log.write_text("yesterday's reason\n")
+    process = ManagedProcess(spec)
+    process.start()
+    _until(lambda: process.exit_status() is not None)
+    assert process.last_words() == f"; it has said nothing in {spec.log}"
+
+    process = ManagedProcess(_spec(tmp_path, "broken", "import sys; print('the reason'); sys.exit(7)"))
+    process.start()
+    _until(lambda: process.exit_status() is not None)
+    assert process.last_words() == f"; the end of {spec.log}:\n    the reason"
 
 
 def test_a_process_that_never_gets_ready_is_given_up(tmp_path: Path) -> None:

@@ -70,6 +70,30 @@ def test_a_fresh_stack_is_healthy_and_has_its_demo(stack: DevStack) -> None:
         assert key.read_text().startswith("-----BEGIN OPENSSH PRIVATE KEY-----")
 
 
+def test_nothing_that_it_writes_is_for_others(stack: DevStack, folder: Path) -> None:
+    """Logs, journals and append-only files are readable by the owner only, wherever the folder is."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.parent.name for path in files} >= {"logs", "journal", "valkey"}
+    assert [path for path in files if path.stat().st_mode & 0o077] == []
+
+
+def test_others_on_this_machine_get_nothing_out_of_the_emulator(stack: DevStack) -> None:
+    """Neither without credentials nor with those that used to be enough; its health is for everyone."""
+    url = stack.urls["aws"]["http"]
+    with urllib.request.urlopen(f"{url}/_ministack/health", timeout=10) as answer:
+        assert answer.status == 200
+    for key in (None, "000000000000", "rights.auth.tables", "rights.auth.tables.", "test"):
+        headers = {"X-Amz-Target": "DynamoDB_20120810.Scan", "Content-Type": "application/x-amz-json-1.0"}
+        if key is not None:
+            scope = f"{key}/20300101/us-east-1/dynamodb/aws4_request"
+            headers["Authorization"] = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
+        asked = urllib.request.Request(url, b'{"TableName":"artcafe-accounts"}', headers)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(asked, timeout=10)
+        refused.value.close()
+        assert refused.value.code == 403
+
+
 def test_no_service_asks_nats_for_what_it_may_not(stack: DevStack) -> None:
     """The permissions of the users fit what the services do."""
     assert "Violation" not in stack.log("nats").read_text()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from artcafe_devstack import __version__
 from artcafe_devstack.process import StackError
+from artcafe_devstack.settings import settings_from
 from artcafe_devstack.stack import ALL_SERVICES, DEMO_EMAIL, Stack, StackOptions
 
 _DEFAULT_EDGE_PORT = 8080
@@ -68,7 +69,7 @@ def _options() -> StackOptions:
         edge_port=arguments.port,
         gateways=arguments.gateways,
         services=_services(arguments.services),
-        env=_settings(arguments.settings),
+        env=settings_from(arguments.settings, arguments.gateways),
         demo=not arguments.no_demo,
     )
 
@@ -86,20 +87,6 @@ def _services(text: str) -> frozenset[str]:
     return frozenset(text.split(",")) if text != "none" else frozenset()
 
 
-def _settings(given: list[str]) -> dict[str, dict[str, str]]:
-    settings: dict[str, dict[str, str]] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        process, colon, name = name.rpartition(":")
-        if not equals or not name:
-            raise StackError(f"--set takes NAME=VALUE or PROCESS:NAME=VALUE, not {text}")
-        # A setting with a service's prefix is known to that service alone, and refused by the others.
-        prefix = name.partition("_")[0].lower()
-        owner = prefix if prefix in ("auth", "registry", "gateway", "metering") else "*"
-        settings.setdefault(process if colon else owner, {})[name] = value
-    return settings
-
-
 def _run(options: StackOptions) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -109,7 +96,7 @@ def _run(options: StackOptions) -> int:
     _say(f"Starting ArtCafe PubSub in {options.folder}")
     stack.start(stop)
     if not stop.is_set():
-        _say(_banner(stack, time.monotonic() - began))
+        _say(ready_message(stack, time.monotonic() - began))
     while not stop.wait(_TICK_SECONDS):
         stack.tick()
     _say("\nStopping ...")
@@ -121,7 +108,8 @@ def _run(options: StackOptions) -> int:
     return 0
 
 
-def _banner(stack: Stack, seconds: float) -> str:
+def ready_message(stack: Stack, seconds: float) -> str:
+    """Return what is said to a person, and no command that would not work here."""
     lines = [
         f"Ready after {seconds:.1f} s.",
         "",
@@ -132,15 +120,23 @@ def _banner(stack: Stack, seconds: float) -> str:
             f"  Sign in as       {DEMO_EMAIL}",
             f"  Password         {stack.secrets['demo_password']}",
         ]
-    lines += [
-        f"  Data and logs    {stack.options.folder}",
-        "",
-        "In another terminal:",
-        "  make demo        two agents talk through two gateways, one of them is killed",
-        f"  curl {stack.base_url}/health",
-        "",
-        "Ctrl-C stops everything.",
-    ]
+    lines += [f"  Data and logs    {stack.options.folder}", ""]
+    missing = sorted(ALL_SERVICES - stack.options.services)
+    if missing:
+        lines += [f"Without {', '.join(missing)}: what needs them is answered with 503.", ""]
+    commands = []
+    if stack.has_demo:
+        commands.append("  make demo        two agents talk through two gateways, one of them is killed")
+        server = "" if stack.ports["edge"] == _DEFAULT_EDGE_PORT else f" --server {stack.base_url}"
+        # As `make` puts them where nobody's shell looks: python with the SDK, and artcafe.
+        commands.append(
+            f"  . {os.path.relpath(sys.prefix)}/bin/activate; artcafe login --email {DEMO_EMAIL}{server}"
+        )
+    if not missing:
+        commands.append(f"  curl {stack.base_url}/health")
+    if commands:
+        lines += ["In another terminal:", *commands, ""]
+    lines.append("Ctrl-C stops everything.")
     return "\n".join(lines)
 
 

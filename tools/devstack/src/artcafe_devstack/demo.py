@@ -17,6 +17,7 @@ from typing import Any
 
 from artcafe_agent import ArtcafeError, Client
 from artcafe_devstack.process import StackError
+from artcafe_devstack.state import StateFolder
 
 ORDERS, CUPS = "cafe.orders", "cafe.cups"
 _ROUNDS = 5
@@ -51,11 +52,7 @@ def main() -> int:
 
 def _running_stack(folder: Path) -> dict[str, Any]:
     """Return what a running stack tells its clients."""
-    try:
-        stack: dict[str, Any] = json.loads((folder / "demo.json").read_text())
-        os.kill(stack["launcher_pid"], 0)
-    except (OSError, ValueError, KeyError):
-        raise StackError(f"no stack is running in {folder}: start one with `make run`") from None
+    stack = StateFolder(folder).running()
     if "agents" not in stack:
         raise StackError("the stack in this folder runs without the demo tenant")
     return stack

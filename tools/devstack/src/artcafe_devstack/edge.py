@@ -39,6 +39,8 @@ def edge_spec(folder: Path, port: int, upstreams: Upstreams, *, log: Path, acces
     folder.mkdir(parents=True, exist_ok=True)
     templates = repository_root() / "edge"
     site, frame = folder / "artcafe.conf", folder / "nginx.conf"
+    for file in (site, frame):
+        file.touch(mode=0o600)
     site.write_text(
         render(templates / "templates" / "artcafe.conf.template", _site(port, upstreams, access_log))
     )
@@ -84,7 +86,7 @@ def _site(port: int, upstreams: Upstreams, access_log: Path) -> dict[str, str]:
 
 def _servers(ports: Sequence[int]) -> str:
     # A restart takes a second or two: a replica that failed is tried again soon.
-    return " ".join(f"server 127.0.0.1:{port} max_fails=1 fail_timeout=1s;" for port in ports)
+    return " ".join(f"server 127.0.0.1:{port} max_fails=0;" for port in ports)
 
 
 def _frame(folder: Path, site: Path) -> dict[str, str]:

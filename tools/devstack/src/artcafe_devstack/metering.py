@@ -21,16 +21,14 @@ def main() -> int:
 
 
 def metering_environment(folder: Path) -> dict[str, str]:
-    """Return the settings of metering in a stack that was started in a folder at least once.
+    """Return the settings of metering in the stack that runs in a folder.
 
     Raises:
-        StackError: none was.
+        StackError: none does.
     """
     stack = Stack(StackOptions(folder), lambda _: None)
-    ports, secrets = stack.state.read("ports.json"), stack.state.read("secrets.json")
-    if not ports or not secrets:
-        raise StackError(f"there is no stack in {folder}: start one with `make run`, or set ARTCAFE_STATE")
-    stack.ports, stack.secrets = ports, secrets
+    stack.state.running()
+    stack.ports, stack.secrets = stack.state.read("ports.json"), stack.state.secrets()
     return stack.environment("metering", "metering")
 
 

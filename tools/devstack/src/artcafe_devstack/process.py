@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+# What the servers write is nobody else's on this machine: messages, rows of people, logs.
+_UMASK = 0o077
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -45,6 +47,8 @@ class ManagedProcess:
         self.spec = spec
         self._popen: subprocess.Popen[bytes] | None = None
         self._gone = True
+        # Before that the log is of earlier starts.
+        self._log_from = 0
 
     @property
     def pid(self) -> int | None:
@@ -58,7 +62,8 @@ class ManagedProcess:
             StackError: the program cannot be executed.
         """
         self.spec.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.spec.log.open("ab") as log:
+        with open(self.spec.log, "ab", opener=_for_its_owner) as log:
+            self._log_from = log.tell()
             try:
                 self._popen = subprocess.Popen(
                     list(self.spec.argv),
@@ -68,6 +73,7 @@ class ManagedProcess:
                     cwd=self.spec.cwd,
                     env={**inherited_environment(), **self.spec.env},
                     start_new_session=True,
+                    umask=_UMASK,
                     preexec_fn=_die_with_parent(os.getpid()),
                 )
                 self._gone = False
@@ -140,13 +146,23 @@ class ManagedProcess:
             time.sleep(0.02)
 
     def last_words(self, lines: int = 5) -> str:
-        """Return the last lines of the log, ready to be appended to a message."""
+        """Return the last lines that were logged since the start, ready to be appended to a message."""
         try:
-            text = self.spec.log.read_bytes()[-4000:].decode(errors="replace").strip()
+            written = self.spec.log.read_bytes()
         except OSError:
             return ""
-        tail = "\n    ".join(text.splitlines()[-lines:])
-        return f"; the end of {self.spec.log}:\n    {tail}" if tail else f"; {self.spec.log} is empty"
+        # A log that is shorter now was put aside meanwhile.
+        since = written[self._log_from if self._log_from <= len(written) else 0 :]
+        tail = "\n    ".join(since[-4000:].decode(errors="replace").strip().splitlines()[-lines:])
+        return (
+            f"; the end of {self.spec.log}:\n    {tail}"
+            if tail
+            else f"; it has said nothing in {self.spec.log}"
+        )
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o666 & ~_UMASK)
 
 
 def inherited_environment() -> dict[str, str]:

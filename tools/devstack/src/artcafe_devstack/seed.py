@@ -42,7 +42,8 @@ def seed(
         report("making the demo tenant: a person to sign in, two agents")
         user = _run("auth", ["add-user", "--email", email, "--password-stdin"], auth_env, password)
         bootstrap = ["bootstrap", "--tenant-id", tenant_id, "--tenant-name", "Demo", "--plan", "pro"]
-        bootstrap += ["--owner-user-id", _user_id(user), "--platform-admin", "--auto-create-channels"]
+        bootstrap += ["--owner-user-id", _user_id(user), "--owner-email", email]
+        bootstrap += ["--platform-admin", "--auto-create-channels"]
         _run("registry", bootstrap, registry_env, "")
         token = _sign_in(base_url, email, password)
         for agent_id, key in keys.items():

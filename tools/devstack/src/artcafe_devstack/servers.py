@@ -99,21 +99,37 @@ def valkey_server(
 
 
 @contextmanager
-def aws_emulator(folder: Path, *, port: int | None = None, durable: bool = True) -> Iterator[RunningServer]:
+def aws_emulator(
+    folder: Path,
+    *,
+    port: int | None = None,
+    durable: bool = True,
+    rights: Path | None = None,
+    key: str | None = None,
+) -> Iterator[RunningServer]:
     """Run the emulator of DynamoDB and S3; with `durable` what it has acknowledged survives SIGKILL."""
-    with _running(lambda number: emulator_spec(folder, number, durable=durable), "http", port) as server:
+    with _running(
+        lambda number: emulator_spec(folder, number, durable=durable, rights=rights, key=key), "http", port
+    ) as server:
         yield server
 
 
 def nats_spec(
-    folder: Path, port: int, *, config: Path | None = None, env: dict[str, str] | None = None
+    folder: Path,
+    port: int,
+    *,
+    config: Path | None = None,
+    env: dict[str, str] | None = None,
+    monitor: int | None = None,
 ) -> ProcessSpec:
-    """Describe a nats-server which keeps its streams in a folder."""
+    """Describe a nats-server which keeps its streams in a folder; `monitor` is the port of its HTTP pages."""
     folder.mkdir(parents=True, exist_ok=True)
     argv = [str(binaries.nats_server()), "--addr", "127.0.0.1", "--port", str(port), "--jetstream"]
     argv += ["--store_dir", str(folder.resolve())]
     if config is not None:
         argv += ["--config", str(config)]
+    if monitor is not None:
+        argv += ["--http_port", str(monitor)]
     return ProcessSpec(
         name="nats",
         argv=argv,
@@ -155,16 +171,25 @@ def valkey_spec(
     )
 
 
-def emulator_spec(folder: Path, port: int, *, durable: bool = True) -> ProcessSpec:
-    """Describe the AWS emulator with its journal in a folder."""
+def emulator_spec(
+    folder: Path, port: int, *, durable: bool = True, rights: Path | None = None, key: str | None = None
+) -> ProcessSpec:
+    """Describe the AWS emulator with its journal in a folder.
+
+    `rights` is a folder of policies, to which callers with a key such as ``rights.auth`` are held.
+    With a `key` only those are answered whose access key id ends with a point and that key.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     argv = [str(binaries.emulator_python()), "-P", "-c", _EMULATOR_START, str(Path(__file__).parent)]
     argv += ["--port", str(port)]
+    if rights is not None:
+        argv += ["--rights", str(rights.resolve())]
     if durable:
         argv += ["--folder", str((folder / "journal").resolve())]
     return ProcessSpec(
         name="aws",
         argv=argv,
+        env={} if key is None else {"ARTCAFE_EMULATOR_KEY": key},
         log=folder / "server.log",
         ready=probes.http_ready(port, "/_ministack/health"),
         cwd=folder,

@@ -24,6 +24,8 @@ DEMO_TENANT = "demo"
 _GATEWAY_STOP_SECONDS = 20.0
 # The stores and the edge are waited for before the services are started.
 _BARRIER = 0
+# The service's role where it has another name.
+_ROLES = {"gateway": "gateway-ws"}
 
 Report = Callable[[str], None]
 
@@ -123,7 +125,7 @@ class Stack:
             raise StackError(
                 f"port {edge_port} is in use: stop what uses it, or set EDGE_PORT to another one"
             )
-        inner = ["nats", "valkey", "aws", "auth", "registry", "metering"]
+        inner = ["nats", "nats-monitor", "valkey", "aws", "auth", "registry", "metering"]
         inner += [name for gateway in self.gateway_names for name in (gateway, f"{gateway}-ws")]
         self.ports = self.state.ports(inner)
         self.ports["edge"] = edge_port or free_port()
@@ -136,9 +138,20 @@ class Stack:
         config = repository_root() / "deploy" / "nats" / "nats.conf"
         of, ports = self.state.of, self.ports
         yield [
-            self._logged(nats_spec(of("nats"), ports["nats"], config=config, env=passwords)),
+            self._logged(
+                nats_spec(
+                    of("nats"), ports["nats"], config=config, env=passwords, monitor=ports["nats-monitor"]
+                )
+            ),
             self._logged(valkey_spec(of("valkey"), ports["valkey"], password=self.secrets["valkey"])),
-            self._logged(emulator_spec(of("aws"), ports["aws"])),
+            self._logged(
+                emulator_spec(
+                    of("aws"),
+                    ports["aws"],
+                    rights=repository_root() / "deploy/aws/iam",
+                    key=self.secrets["aws"],
+                )
+            ),
             self._edge(),
         ]
         services = self.options.services
@@ -189,7 +202,11 @@ class Stack:
             f"{prefix}_HTTP_HOST": "127.0.0.1",
             f"{prefix}_HTTP_PORT": str(self.ports[name]),
             "PYTHONUNBUFFERED": "1",
-            **AwsEndpoint(self._url("aws")).environment(),
+            # The rights of the service's role on AWS, and those to make its tables, as at a first start.
+            **AwsEndpoint(
+                self._url("aws"),
+                access_key_id=f"rights.{_ROLES.get(service, service)}.tables.{self.secrets['aws']}",
+            ).environment(),
         }
         if service == "auth":
             settings["AUTH_LOCAL_ISSUER"] = "true"

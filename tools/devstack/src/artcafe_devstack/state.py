@@ -37,6 +37,7 @@ class StateFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
+        self._named = path
         self._lock = -1
 
     @property
@@ -52,7 +53,9 @@ class StateFolder:
     def of(self, name: str) -> Path:
         """Return the folder of one process, made if missing."""
         folder = self.path / name
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(exist_ok=True)
+        # What an earlier version has put there was not closed to others itself.
+        folder.chmod(0o700)
         return folder
 
     def open(self) -> None:
@@ -63,7 +66,7 @@ class StateFolder:
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.logs.mkdir(exist_ok=True)
+            self.of(self.logs.name)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StackError(f"cannot use the folder {self.path}: {error.strerror}") from error
@@ -91,11 +94,57 @@ class StateFolder:
             os.close(self._lock)
             self._lock = -1
 
+    def launcher(self) -> int:
+        """Return the process that runs a stack in the folder.
+
+        Raises:
+            StackError: none does, with what to do.
+        """
+        holder = self._holder()
+        if holder is not None:
+            return holder
+        if demo := self.read("demo.json"):
+            raise StackError(
+                f"the launcher of the stack in {self._named} (process {demo.get('launcher_pid')}) is dead,"
+                " and what it had started ends with it: start it again with `make run`"
+            )
+        raise StackError(f"no stack is running in {self._named}: start one with `make run`")
+
+    def running(self) -> dict[str, Any]:
+        """Return what `demo.json` tells of the stack that runs in the folder and is ready.
+
+        Raises:
+            StackError: there is none, with what to do.
+        """
+        holder = self.launcher()
+        demo: dict[str, Any] = self.read("demo.json") or {}
+        if demo.get("launcher_pid") != holder:
+            raise StackError(
+                f"the stack in {self._named} (process {holder}) is starting or stopping: wait until"
+                " `make run` says that it is ready; if that does not come, stop it and start it again"
+            )
+        return demo
+
+    def _holder(self) -> int | None:
+        """Return who holds the lock; the lock of a process that is gone is gone, too."""
+        try:
+            lock = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return int(os.pread(lock, 32, 0).strip() or 0)
+        finally:
+            os.close(lock)
+        return None
+
     def secrets(self) -> dict[str, str]:
         """Return the generated secrets, those made at an earlier start if there are any."""
         known: dict[str, str] = self.read("secrets.json") or {}
         made = {f"nats_{user}": _password() for user in NATS_USERS}
         made["valkey"] = _password()
+        made["aws"] = _password()
         made["registry_cursor_key"] = base64.b64encode(secrets.token_bytes(32)).decode()
         made["demo_password"] = _password(16)
         if set(made) - set(known):

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 HEALTH_PATH = "/_ministack/health"
+# Where the key is, without which nobody but for its health is answered; not set, everybody is.
+KEY_VARIABLE = "ARTCAFE_EMULATOR_KEY"
 Application = Callable[..., Awaitable[None]]
 
 _COMPACT_BYTES = 64 * 1024 * 1024
@@ -27,6 +29,9 @@ def main() -> None:
     parser.add_argument(
         "--expire-seconds", type=float, default=_EXPIRE_SECONDS, help="how often items expire"
     )
+    parser.add_argument(
+        "--rights", type=Path, help="a folder of policies, to which keys that begin with `rights.` are held"
+    )
     arguments = parser.parse_args()
     # ministack reads its settings from the environment when it is imported.
     os.environ.update(
@@ -38,10 +43,13 @@ def main() -> None:
         LOG_LEVEL=os.environ.get("LOG_LEVEL", "WARNING"),
     )
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(_serve(arguments.port, arguments.folder, arguments.expire_seconds))
+    key = os.environ.pop(KEY_VARIABLE, None)
+    asyncio.run(_serve(arguments.port, arguments.folder, arguments.expire_seconds, arguments.rights, key))
 
 
-async def _serve(port: int, folder: Path | None, expire_seconds: float) -> None:
+async def _serve(
+    port: int, folder: Path | None, expire_seconds: float, rights: Path | None, key: str | None
+) -> None:
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
     from ministack import app as ministack
@@ -49,6 +57,14 @@ async def _serve(port: int, folder: Path | None, expire_seconds: float) -> None:
     # Its lifespan would start schedulers, look for Docker and bind further ports: nothing of that is used
     # here.
     application: Any = _guarded(ministack.app, durable=folder is not None)
+    if rights is not None:
+        from artcafe_devstack.emulator.rights import Rights, with_rights
+
+        application = with_rights(application, Rights(rights))
+    if key is not None:
+        from artcafe_devstack.emulator.keyed import with_key
+
+        application = with_key(application, key, HEALTH_PATH)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
