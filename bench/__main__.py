@@ -30,7 +30,7 @@ def main() -> int:
         print(f"[{time.monotonic() - started:6.1f} s] {line}", file=sys.stderr, flush=True)
 
     facts = machine_facts() | {name: version(name) for name in _LIBRARIES}
-    facts |= {"python": sys.version.split()[0], "quick": options.quick}
+    facts |= {"python": sys.version.split()[0], "quick": options.quick, "sleeping": options.sleep}
     report(f"{facts['cpu']}, {facts['cores']} cores, load {facts['load_average']}")
     if len(set(split_cores())) == 1:
         report("one core only: servers and load generator disturb each other, ratios may not hold")
@@ -39,7 +39,7 @@ def main() -> int:
     try:
         with (
             tempfile.TemporaryDirectory(prefix="artcafe-bench-") as folder,
-            Lab(Path(folder), QUICK if options.quick else Effort(), report) as lab,
+            Lab(Path(folder), QUICK if options.quick else Effort(), report, sleeping=options.sleep) as lab,
         ):
             for name in options.only or SCENARIOS:
                 outcomes.append(SCENARIOS[name](lab))
@@ -56,9 +56,14 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measure ArtCafe PubSub side by side with its alternatives, all as real servers on this"
-        " machine: CPU time for each unit of work, latency, memory. About four minutes.",
+        " machine: CPU time for each unit of work, latency, memory. About five minutes.",
     )
-    parser.add_argument("--quick", action="store_true", help="small numbers, to see that it works (< 40 s)")
+    parser.add_argument("--quick", action="store_true", help="small numbers, to see that it works (< 1 min)")
+    parser.add_argument(
+        "--sleep",
+        action="store_true",
+        help="let the load generator sleep until something comes, as clients do (see bench/README.md)",
+    )
     parser.add_argument(
         "--only", action="append", choices=list(SCENARIOS), metavar="NAME", help=", ".join(SCENARIOS)
     )

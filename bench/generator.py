@@ -23,11 +23,11 @@ class BenchError(Exception):
 
 
 class Generator:
-    """A running load generator on one core, `alone` or shared with servers; use it as a context manager."""
+    """A running load generator on one core, that never sleeps if `spin`; use it as a context manager."""
 
-    def __init__(self, core: int, *, alone: bool) -> None:
+    def __init__(self, core: int, *, spin: bool) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.loadgen", str(core), "alone" if alone else "shared"],
+            [sys.executable, "-m", "bench.loadgen", str(core), "spin" if spin else "sleep"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=_ROOT,

@@ -43,6 +43,7 @@ class Effort:
     heartbeats: int = 5
     idle_seconds: float = 4.0
     rate: float = 1000.0
+    preview_rate: float = 20_000.0
 
 
 QUICK = Effort(
@@ -55,6 +56,7 @@ QUICK = Effort(
     heartbeats=2,
     idle_seconds=0.5,
     rate=200.0,
+    preview_rate=500.0,
 )
 
 
@@ -97,9 +99,12 @@ Samples = dict[str, list[Sample]]
 
 
 class Lab:
-    """Use it as a context manager; servers are pinned to one core, the generator to another."""
+    """Use it as a context manager; servers are pinned to one core, the generator to another.
 
-    def __init__(self, folder: Path, effort: Effort, report: Report) -> None:
+    The generator sleeps between messages if `sleeping`, or where it has no core to itself.
+    """
+
+    def __init__(self, folder: Path, effort: Effort, report: Report, *, sleeping: bool = False) -> None:
         self.effort = effort
         self.report = report
         self.server_core, self.generator_core = split_cores()
@@ -108,7 +113,9 @@ class Lab:
         self._peers: dict[str, Peer] = {}
         self._groups: set[str] = set()
         self._cores_before = os.sched_getaffinity(0)
-        self.generator = Generator(self.generator_core, alone=self.generator_core != self.server_core)
+        self.generator = Generator(
+            self.generator_core, spin=self.generator_core != self.server_core and not sleeping
+        )
 
     def __enter__(self) -> Lab:
         # The servers inherit it.

@@ -60,6 +60,11 @@ class Platform:
         asyncio.run(self._with_session(work))
         return targets
 
+    def dashboard_target(self) -> str:
+        """Return the path with which the person opens a dashboard's socket."""
+        token = self._headers["Authorization"].removeprefix("Bearer ")
+        return f"/ws/dashboard?{urlencode({'token': token, 'tenant_id': TENANT_ID})}"
+
     def read_agents(self, agents: Sequence[str]) -> None:
         """Read agents, a few at a time."""
         asyncio.run(self._with_session(lambda session: self._each(self._read_agent, session, agents)))

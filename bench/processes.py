@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -50,15 +51,24 @@ class CpuMeter:
     """CPU time that named processes, with their children, use from one moment to another."""
 
     def __init__(self, pids: Mapping[str, int]) -> None:
-        self._families = {name: family(pid) for name, pid in pids.items()}
-        self._before = self._now()
+        # Seconds of each process, by name and then pid.
+        self._before = {name: _read(family(pid)) for name, pid in pids.items()}
 
     def used(self) -> dict[str, float]:
-        """Return the CPU seconds since the meter was made, by name."""
-        return {name: seconds - self._before[name] for name, seconds in self._now().items()}
+        """Return the CPU seconds since the meter was made, by name; without children that ended since."""
+        return {
+            name: sum(seconds - before[pid] for pid, seconds in _read(before).items())
+            for name, before in self._before.items()
+        }
 
-    def _now(self) -> dict[str, float]:
-        return {name: sum(map(cpu_seconds, pids)) for name, pids in self._families.items()}
+
+def _read(pids: Iterable[int]) -> dict[int, float]:
+    """Return the CPU seconds of those processes that are there: Valkey's child that saves comes and goes."""
+    found: dict[int, float] = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found[pid] = cpu_seconds(pid)
+    return found
 
 
 def split_cores() -> tuple[int, int]:

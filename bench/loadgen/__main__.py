@@ -1,4 +1,4 @@
-"""``python -m bench.loadgen CORE alone|shared``: obey JSON lines on standard input, answer on output."""
+"""``python -m bench.loadgen CORE spin|sleep``: obey JSON lines on standard input, answer on output."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Generator:
 def main() -> None:
     """Run until standard input ends."""
     os.sched_setaffinity(0, {int(sys.argv[1])})
-    generator = Generator(spin=sys.argv[2] == "alone")
+    generator = Generator(spin=sys.argv[2] == "spin")
     while line := _next_line(generator):
         try:
             done = generator.obey(_decoder.decode(line))

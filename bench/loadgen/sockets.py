@@ -13,6 +13,7 @@ from bench.loadgen.wire import MARK, SocketPlan
 OPEN_SECONDS_MAX = 30.0
 _KEPT = len(MARK) - 1
 _BUFFER_BYTES = 1 << 20
+_DEAF_BUFFER_BYTES = 4096
 # One buffer for all: what was read is counted before the next read. The bytes before `_KEPT` are for the end
 # of what the same socket read before, since a mark may come in two parts.
 _buffer = bytearray(_KEPT + _BUFFER_BYTES)
@@ -34,7 +35,12 @@ class Client:
         self._end = b""
         # What came behind something that was waited for.
         self._early = b""
-        self.socket = socket.create_connection((plan.host, plan.port), timeout=OPEN_SECONDS_MAX)
+        self.socket = socket.socket()
+        if not plan.reads:
+            # Before it connects: the window that it offers begins with this.
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _DEAF_BUFFER_BYTES)
+        self.socket.settimeout(OPEN_SECONDS_MAX)
+        self.socket.connect((plan.host, plan.port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def receive(self) -> int:
@@ -105,7 +111,8 @@ class Group:
                     client.wait_for(client.plan.ready)
                 # Without a time limit: with one, every read would be two system calls.
                 client.socket.setblocking(True)
-                self.epoll.register(client.socket.fileno(), select.EPOLLIN)
+                if client.plan.reads:
+                    self.epoll.register(client.socket.fileno(), select.EPOLLIN)
             between()
 
     def drain(self) -> int:

@@ -18,7 +18,7 @@ class SocketPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     `opening` is sent after connecting, and answered with `opened`; `hello` follows, and `ready` must come by
     before the socket counts as open. `publish` is one message as this socket sends it. `keepalive` is sent
-    every `KEEPALIVE_SECONDS`.
+    every `KEEPALIVE_SECONDS`. One that does not read takes as little as a socket can once it is ready.
     """
 
     host: str
@@ -29,6 +29,7 @@ class SocketPlan(msgspec.Struct, frozen=True, kw_only=True):
     ready: bytes = b""
     publish: bytes = b""
     keepalive: bytes = b""
+    reads: bool = True
 
 
 class Open(msgspec.Struct, frozen=True, kw_only=True, tag="open"):

@@ -69,18 +69,40 @@ class ArtCafe:
         subscribe = msgspec.json.encode({"type": "subscribe", "channel": channel})
         return self._sockets(count, gateway, client_frame(subscribe), b'"subscribed"', b"")
 
+    def dashboards(self, count: int, *, deaf: int, gateway: str = "gateway-1") -> list[SocketPlan]:
+        """Return dashboards that preview everything, some of them `deaf`: they never read it."""
+        host, port = self._address(gateway)
+        opening = upgrade(host, port, self.platform.dashboard_target())
+        watch = client_frame(b'{"type":"subscribe_topic_preview"}')
+        return [
+            SocketPlan(
+                host=host,
+                port=port,
+                opening=opening,
+                opened=UPGRADED,
+                hello=watch,
+                ready=b'"subscription_confirmed"',
+                keepalive=client_frame(b"", PONG) if number >= deaf else b"",
+                reads=number >= deaf,
+            )
+            for number in range(count)
+        ]
+
+    def _address(self, gateway: str) -> tuple[str, int]:
+        host, _, port = self._stack.urls[gateway]["ws"].removeprefix("ws://").partition(":")
+        return host, int(port)
+
     def _sockets(
         self, count: int, gateway: str, hello: bytes, ready: bytes, publish: bytes
     ) -> list[SocketPlan]:
         self.provision(count)
         agents, self._spare = self._spare[:count], self._spare[count:]
-        address = self._stack.urls[gateway]["ws"].removeprefix("ws://")
-        host, _, port = address.partition(":")
+        host, port = self._address(gateway)
         return [
             SocketPlan(
                 host=host,
-                port=int(port),
-                opening=upgrade(host, int(port), target),
+                port=port,
+                opening=upgrade(host, port, target),
                 opened=UPGRADED,
                 hello=hello,
                 ready=ready,

@@ -71,5 +71,7 @@ def _server() -> str:
 
 def _argv(port: int) -> list[str]:
     if _server() == "uvicorn":
-        return [sys.executable, "-m", "uvicorn", _APP, "--port", str(port), "--log-level", "warning"]
+        # The generator decodes nothing, so pings would go unanswered.
+        quiet = ("--ws-ping-interval", "3600", "--log-level", "warning")
+        return [sys.executable, "-m", "uvicorn", _APP, "--port", str(port), *quiet]
     return [sys.executable, "-m", "hypercorn", _APP, "--bind", f"127.0.0.1:{port}", "--workers", "0"]
