@@ -21,6 +21,17 @@ import subprocess, sys
 subprocess.run([sys.executable, "-c", sys.argv[1]])
 """
 
+CHILD_THAT_ENDS = """
+import subprocess, sys
+child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+print(flush=True)
+sys.stdin.readline()
+child.stdin.close()
+child.wait()
+print(flush=True)
+sys.stdin.read()
+"""
+
 
 def test_ticks_are_read_past_any_name(tmp_path: Path) -> None:
     """A process may be called `) S 1 (`; user and system time are still found."""
@@ -73,3 +84,18 @@ def test_machine_facts_name_processor_and_memory() -> None:
     """A result without its machine says nothing."""
     facts = machine_facts()
     assert facts["cpu"] and facts["cores"] and facts["memory_mib"]
+
+
+def test_child_that_ends_while_it_is_measured_does_no_harm() -> None:
+    """Valkey's child that saves comes and goes: what is measured goes on with the others."""
+    argv = [sys.executable, "-c", CHILD_THAT_ENDS]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdin is not None and parent.stdout is not None
+        parent.stdout.readline()
+        assert len(family(parent.pid)) == 2
+        meter = CpuMeter({"parent": parent.pid})
+        parent.stdin.write(b"\n")
+        parent.stdin.flush()
+        parent.stdout.readline()
+        assert len(family(parent.pid)) == 1
+        assert meter.used()["parent"] >= 0.0

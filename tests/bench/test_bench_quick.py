@@ -23,7 +23,14 @@ def test_quick_run_measures_every_scenario(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.glob("*.json")
     outcomes = json.loads(path.read_text())["outcomes"]
-    assert [outcome["scenario"] for outcome in outcomes] == ["fanout", "hop", "rest", "agents", "growth"]
+    assert [outcome["scenario"] for outcome in outcomes] == [
+        "fanout",
+        "hop",
+        "preview",
+        "rest",
+        "agents",
+        "growth",
+    ]
     for outcome in outcomes:
         for finding in outcome["findings"]:
             assert math.isfinite(finding["value"]["median"]), finding

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import secrets
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
-from playwright.async_api import ConsoleMessage, Page
+import jwt
+from playwright.async_api import ConsoleMessage, Page, WebSocket, expect
 from playwright.async_api import Error as PlaywrightError
+from websockets.asyncio.client import ClientConnection, connect
 
 from artcafe_agent import Client
 from artcafe_agent.keys import AgentKey
@@ -30,9 +37,25 @@ LOADING_TRIES = 5
 _NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
 
 
+class LocalIssuer:
+    """Makes tokens as the local issuer does: like one of its own, signed with its key."""
+
+    def __init__(self, token: str, key: bytes) -> None:
+        self._claims = jwt.decode(token, options={"verify_signature": False})
+        self._headers = {"kid": jwt.get_unverified_header(token)["kid"]}
+        self._key = key
+
+    def token(self, seconds: int = 3600, **claims: str) -> str:
+        """Return a token that holds for so long."""
+        now = int(time.time())
+        return jwt.encode(
+            {**self._claims, **claims, "iat": now, "exp": now + seconds}, self._key, "ES256", self._headers
+        )
+
+
 @dataclass
 class Account:
-    """Somebody who can sign in with a password."""
+    """Somebody who is signed in; with a `password` they can do so at the form."""
 
     user_id: str
     email: str
@@ -77,21 +100,77 @@ class Organisation:
         """Return an agent's client, to be entered."""
         return Client(base_url=base_url, tenant_id=self.tenant_id, agent_id=agent_id, private_key=key)
 
+    async def open_socket(self, agent_id: str, key: AgentKey, base_url: str) -> ClientConnection:
+        """Connect as an agent without the SDK, for a test that breaks the connection."""
+        agent = {"tenant_id": self.tenant_id, "agent_id": agent_id}
+        challenge = (await self.call("POST", "/auth/agent/challenge", json=agent))["challenge"]
+        query = urlencode({"challenge": challenge, "signature": key.sign(challenge)})
+        socket = await connect(f"{base_url.replace('http', 'ws')}/ws/agent/{agent_id}?{query}")
+        await socket.recv()
+        return socket
+
+
+async def found_organisation(owner: Account) -> Organisation:
+    """Make an organisation without agents."""
+    tenant_id = f"org-{secrets.token_hex(4)}"
+    await owner.call("POST", "/tenants", json={"name": "Browser test", "tenant_id": tenant_id})
+    return Organisation(tenant_id, owner)
+
+
+async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not await holds():
+        assert time.monotonic() < deadline, "it did not come true"
+        await asyncio.sleep(0.05)
+
+
+def _told(*what: object) -> None:
+    """Say what a page did: shown with a test that fails."""
+    print(f"{time.monotonic():.2f}", *what)
+
 
 class Tab:
-    """One page of the dashboard; `problems` are errors in its console, but for those that are `expected`."""
+    """One page of the dashboard.
+
+    `problems` are errors in its console, but for those that are `expected`; `addresses` all it asked for.
+    """
 
     def __init__(self, page: Page, base_url: str) -> None:
         self.page = page
         self.base_url = base_url
         self.problems: list[str] = []
         self.expected: list[str] = [_NETWORK_CHANGED]
+        self.addresses: list[str] = []
+        page.on("request", lambda request: self.addresses.append(request.url))
+        page.on("websocket", self._on_socket)
+        page.on("framenavigated", lambda frame: _told("at", frame.url))
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.problems.append(f"{error.name}: {error.message}"))
 
+    def _on_socket(self, socket: WebSocket) -> None:
+        self.addresses.append(socket.url)
+        _told("opens", socket.url)
+        socket.on("close", lambda _: _told("closed", socket.url))
+
     def _on_console(self, message: ConsoleMessage) -> None:
+        _told("console", message.type, message.text)
         if message.type in ("error", "warning") and not any(text in message.text for text in self.expected):
-            self.problems.append(f"{message.type}: {message.text}")
+            self.problems.append(f"{message.type}: {message.text} {message.location['url']}")
+
+    def expect_gone(self) -> None:
+        """Let the browser say 404 of something that is being deleted while the page asks for it."""
+        self.expected.append("the server responded with a status of 404")
+
+    def frames(self) -> list[dict[str, Any]]:
+        """Return a list that gets every frame the server sends over sockets that are opened from now on."""
+        heard: list[dict[str, Any]] = []
+
+        def listen(socket: WebSocket) -> None:
+            socket.on("framereceived", lambda text: heard.append(json.loads(text)))
+
+        self.page.on("websocket", listen)
+        return heard
 
     async def load(self) -> None:
         """Load the dashboard, until its scripts run."""
@@ -119,9 +198,23 @@ class Tab:
         await self.page.get_by_role("button", name="Sign in", exact=True).last.click()
 
     async def enter(self, account: Account, page: str = "Overview") -> None:
-        """Sign in as a person of one organisation and wait for a page."""
-        await self.sign_in(account)
+        """Come as a person of one organisation who has signed in before, in this tab, and wait for a page."""
+        state = {"token": account.token, "email": account.email, "userId": account.user_id}
+        await self.page.add_init_script(
+            f"location.origin !== 'null' && (sessionStorage['artcafe.session'] ??= "
+            f"{json.dumps(json.dumps(state))})"
+        )
+        await self.load()
         await self.heading(page)
+        await self.live()
+
+    async def live(self, timeout: float = 30_000) -> None:
+        """Wait until the connection is there (milliseconds)."""
+        await self.page.locator(".pill.live").wait_for(timeout=timeout)
+
+    async def loaded(self) -> None:
+        """Wait until nothing on the page says that it is still loading."""
+        await expect(self.page.locator("main").get_by_text("Loading…")).to_have_count(0, timeout=15_000)
 
     async def open(self, path: str, heading: str | None = None) -> None:
         """Go to a page by its address, as a link does."""

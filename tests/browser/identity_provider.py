@@ -16,6 +16,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 
 CLIENT_ID = "dashboard"
+USER_PREFIX = "idp:"
 _KEY_ID = "of-the-test"
 
 

@@ -8,13 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from playwright.async_api import expect
 
-from .browser_support import Organisation, Tab
+from artcafe_devstack.devstack import DevStack
+
+from .browser_support import Organisation, Tab, until
+
+ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.parametrize("way", ["With Python alone", "With the SDK, in a checkout"])
 async def test_a_new_organisation_is_led_to_an_agent_that_talks(
-    tab: Tab, organisation: Organisation, tmp_path: Path
+    tab: Tab, organisation: Organisation, tmp_path: Path, way: str
 ) -> None:
     """Each step is done as the page says; the lines are copied and run as they are; the agent is heard."""
     page = tab.page
@@ -28,20 +34,83 @@ async def test_a_new_organisation_is_led_to_an_agent_that_talks(
         await page.get_by_role("button", name="Download greeter.key").click()
     await (await saving.value).save_as(tmp_path / "greeter.key")
     await page.get_by_role("button", name="Done").click()
-    await page.get_by_role("button", name="Make the channel hello").click()
+    await expect(page.get_by_role("button", name="Make the channel hello")).to_be_focused()
+    await page.keyboard.press("Enter")
+    # Whoever has no pointer is not sent back to the top.
+    await expect(page.locator("input[type=radio]:checked")).to_be_focused()
 
-    block = page.locator("figure", has_text="Save as greeter_agent.py")
-    await block.get_by_role("button", name="Copy").click()
-    program = await page.evaluate("navigator.clipboard.readText()")
-    (tmp_path / "greeter_agent.py").write_text(program)
-    start = await page.locator("figure", has_text="Start it").locator("code").inner_text()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    command = ["sh", "-c", start.replace("\npython", " && exec python")]
-    running = await asyncio.to_thread(subprocess.Popen, command, cwd=tmp_path, env=environment)
+    await page.get_by_label(way).check(force=True)
+    await _start_and_hear(tab, "greeter", tmp_path)
+
+
+async def test_an_agent_that_was_made_elsewhere_is_led_on_as_well(
+    tab: Tab, organisation: Organisation, tmp_path: Path
+) -> None:
+    """Whose key is not from this page is said to need it, and given one; the lines then work as they are."""
+    page = tab.page
+    await organisation.create_agent("barista")
+    await tab.enter(organisation.owner)
+    await tab.sees("The agent barista is there.")
+    steps = page.get_by_label("First steps")
+    await expect(steps).to_contain_text("Put barista's private key there as barista.key.")
+    await expect(steps).not_to_contain_text("was downloaded to")
+    await page.get_by_label("With the SDK, in a checkout").check(force=True)
+    await expect(steps).to_contain_text("Put barista's private key there as barista.key.")
+    await expect(steps.get_by_role("button", name="Make an agent")).to_be_visible()
+    await steps.get_by_role("button", name="Add and download a key for barista").click()
+    async with page.expect_download() as saving:
+        await page.get_by_role("button", name="Download barista.key").click()
+    await (await saving.value).save_as(tmp_path / "barista.key")
+    await page.get_by_role("button", name="Done").click()
+    await expect(steps).to_contain_text("in the folder that barista.key was downloaded to.")
+    # Another day nobody knows where it was put.
+    await tab.reload()
+    await expect(steps).to_contain_text("Put barista's private key there as barista.key.")
+    await page.get_by_role("button", name="Make the channel hello").click()
+    await _start_and_hear(tab, "barista", tmp_path)
+
+
+async def test_the_first_steps_follow_what_is_done_elsewhere(
+    tab: Tab, organisation: Organisation, stack: DevStack
+) -> None:
+    """An agent that somebody deletes is no step done; a channel that an agent makes by using it is one."""
+    tab.expect_gone()
+    await tab.enter(organisation.owner)
+    steps = tab.page.get_by_label("First steps")
+    await expect(steps.get_by_role("button", name="Make the first agent")).to_be_visible()
+    await organisation.create_agent("barista")
+    await expect(steps).to_contain_text("The agent barista is there.")
+    await organisation.call("DELETE", "/agents/barista")
+    await expect(steps.get_by_role("button", name="Make the first agent")).to_be_visible()
+    await expect(steps).not_to_contain_text("barista")
+    key = await organisation.create_agent("painter")
+    await expect(steps).to_contain_text("The agent painter is there.")
+    async with organisation.connect("painter", key, stack.base_url) as painter:
+        await painter.publish("hello", {"text": "too early"})
+        await expect(steps).to_contain_text("The channel hello is there.")
+
+        async def heard() -> bool:
+            await painter.publish("hello", {"text": "Good morning"})
+            return await steps.get_by_text("Good morning").count() > 0
+
+        await until(heard)
+
+
+async def _start_and_hear(tab: Tab, agent_id: str, folder: Path) -> None:
+    """Copy the lines that the page shows, run them where the key is, and talk with the agent."""
+    page = tab.page
+    lines: dict[str, str] = {}
+    for block in await page.locator("figure.code").all():
+        await block.get_by_role("button", name="Copy").click()
+        title = await block.locator("figcaption span").inner_text()
+        lines[title] = await page.evaluate("navigator.clipboard.readText()")
+    program = lines.pop(f"Save as {agent_id}_agent.py, beside {agent_id}.key")
+    (folder / f"{agent_id}_agent.py").write_text(program)
+    commands = [command for block in lines.values() for command in block.splitlines()]
+    running = await asyncio.to_thread(_run, commands, folder)
     try:
-        await tab.sees("greeter is online.")
-        await tab.sees("Hello, I am greeter.")
+        await tab.sees(f"{agent_id} is online.", seconds=30)
+        await tab.sees(f"Hello, I am {agent_id}.")
         await page.get_by_role("link", name="Answer it").click()
         await tab.heading("Hello")
         await page.get_by_role("button", name="Publish").click()
@@ -51,9 +120,62 @@ async def test_a_new_organisation_is_led_to_an_agent_that_talks(
         await asyncio.to_thread(running.wait, 10)
 
 
+def _run(commands: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    """Run lines in a folder as they are, but for those that install: what they would is here already."""
+    python = f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'
+    kept = []
+    for command in commands:
+        match command.split():
+            case ["python3", "-m", "venv", environment]:
+                (folder / environment / "bin").mkdir(parents=True)
+                (folder / environment / "bin" / "python").write_text(python)
+                (folder / environment / "bin" / "python").chmod(0o755)
+            case [pip, "install", *packages] if pip.endswith("/bin/pip"):
+                pinned = (ROOT / "requirements" / "stack.txt").read_text()
+                assert [name for name in packages if f"\n{name}==" not in pinned] == []
+            case ["make", target]:
+                subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+                (folder / ".venv").symlink_to(sys.prefix)
+            case _:
+                kept.append(command)
+    script = "\n".join(["set -e", *kept[:-1], f"exec {kept[-1]}"])
+    # Nothing of this test's own: what the lines need, they must name.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.Popen(["sh", "-c", script], cwd=folder, env=inherited)
+
+
+async def test_an_agents_id_is_made_from_its_name(tab: Tab, organisation: Organisation) -> None:
+    """The id follows the name, is one that nobody has, and stays what somebody makes of it."""
+    page = tab.page
+    await organisation.create_agent("painter")
+    await tab.enter(organisation.owner)
+    await tab.open("#/agents", "Agents")
+    await expect(page.locator("tbody tr")).to_have_count(1)
+    await page.get_by_role("button", name="New agent").click()
+    dialog = page.get_by_role("dialog")
+    name, agent_id = dialog.get_by_label("Name"), dialog.get_by_label("Id", exact=True)
+    for written, made in {
+        "Painter": "painter-2",
+        " Écran n° 2! ": "ecran-n-2",
+        "日本": "",
+        "Esc test": "esc-test",
+    }.items():
+        await name.fill(written)
+        await expect(agent_id).to_have_value(made)
+    await agent_id.fill("mine")
+    await name.fill("Esc test 2")
+    await expect(agent_id).to_have_value("mine")
+    await agent_id.fill("")
+    await name.fill("Esc test")
+    await dialog.get_by_role("button", name="Create agent").click()
+    await page.get_by_role("button", name="Download esc-test.key").wait_for()
+    assert (await organisation.call("GET", "/agents/esc-test"))["name"] == "Esc test"
+
+
 async def test_an_agent_is_made_changed_and_deleted(tab: Tab, organisation: Organisation) -> None:
     """An agent's page adds and revokes keys, edits, and deletes after a question."""
     page = tab.page
+    tab.expect_gone()
     await tab.enter(organisation.owner)
     await organisation.create_agent("painter")
     await tab.open("#/agents", "Agents")
@@ -89,6 +211,7 @@ async def test_an_agent_is_made_changed_and_deleted(tab: Tab, organisation: Orga
 async def test_a_channel_is_made_and_its_members_are_managed(tab: Tab, organisation: Organisation) -> None:
     """A channel for members only takes an agent in, changes what it may do, and lets it go."""
     page = tab.page
+    tab.expect_gone()
     await tab.enter(organisation.owner)
     await organisation.create_agent("painter")
     await tab.open("#/channels", "Channels")

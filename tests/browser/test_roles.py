@@ -19,12 +19,13 @@ async def test_a_viewer_looks_and_changes_nothing(
     await organisation.call("POST", "/channels", json={"name": "Both", "channel_id": "both"})
     await tab.enter(viewer)
     await expect(tab.page.get_by_role("navigation").get_by_role("link")).to_have_text(
-        ["Overview", "Agents", "Channels", "Preview"]
+        ["Overview", "Agents", "Channels", "Preview", "People"]
     )
-    for path, heading in (("agents", "Agents"), ("agents/painter", "Painter"), ("channels/both", "Both")):
+    pages = {"agents": "Agents", "agents/painter": "Painter", "channels/both": "Both", "people": "People"}
+    for path, heading in pages.items():
         await tab.open(f"#/{path}", heading)
-        await tab.page.wait_for_timeout(500)
-        for name in ("New", "Add", "Edit", "Delete", "Revoke", "Publish"):
+        await tab.loaded()
+        for name in ("New", "Add", "Edit", "Delete", "Revoke", "Publish", "Change", "Remove"):
             assert await tab.page.locator("main").get_by_role("button", name=name).count() == 0, name
     await tab.open("#/usage", "Overview")
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from artcafe_devstack.ports import free_port
 
@@ -19,6 +22,14 @@ SERVICES = ("auth", "registry", "gateway-ws", "metering")
 BUILD_SECONDS = 300
 UP_SECONDS = 150
 COMMAND_SECONDS = 60
+EDGE_SECONDS = 30
+# One route of each service.
+EDGE_PATHS = (
+    "/api/v1/auth/openapi.json",
+    "/api/v1/registry/openapi.json",
+    "/api/v1/usage/openapi.json",
+    "/api/v1/gateway/openapi.json",
+)
 
 Report = Callable[[str], None]
 
@@ -37,6 +48,8 @@ class Deployment:
             **{name: engine[name] for name in engine if not name.startswith(("EDGE_", "AWS_", "COMPOSE_"))},
             "COMPOSE_PROJECT_NAME": self.project,
             "COMPOSE_PROGRESS": "quiet",
+            # A person's own .env is not read, by scripts neither.
+            "COMPOSE_ENV_FILES": "/dev/null",
             "SECRETS_DIR": str(self.secrets),
             "IMAGE_PREFIX": f"{self.project}/",
             "IMAGE_TAG": "test",
@@ -44,6 +57,8 @@ class Deployment:
             "EDGE_HTTP_PORT": str(self.http_port),
             "EDGE_HTTPS_PORT": str(self.https_port),
             "PUBLIC_URL": self.http,
+            # As on one machine: the end-to-end suite has somebody make an organisation of their own.
+            "REGISTRY_SELF_SERVICE_TENANTS": "true",
         }
 
     @property
@@ -63,7 +78,7 @@ class Deployment:
     def start(self) -> None:
         """Make secrets and images, and start everything as an operator would."""
         self.report("making secrets")
-        self._run(["sh", str(ROOT / "deploy" / "make-secrets.sh")])
+        self.script("make-secrets.sh")
         self.build()
         self.report("starting everything")
         self.up()
@@ -84,6 +99,30 @@ class Deployment:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
 
+    def wait_until_healthy(self, services: Sequence[str]) -> None:
+        """Wait until every container of some services is healthy, however it was before."""
+        deadline = time.monotonic() + UP_SECONDS
+        while waiting := [
+            each["Name"]
+            for each in self.containers(*services)
+            if each["State"]["Health"]["Status"] != "healthy"
+        ]:
+            assert time.monotonic() < deadline, f"not healthy: {waiting}\n{self.logs()}"
+            time.sleep(0.5)
+
+    def wait_for_edge(self) -> None:
+        """Wait until the edge has found each service where it is now; it looks names up every two seconds."""
+        deadline = time.monotonic() + EDGE_SECONDS
+        for path in EDGE_PATHS:
+            while not self._answers(path):
+                assert time.monotonic() < deadline, f"the edge has no answer for {path}"
+                time.sleep(0.1)
+
+    def _answers(self, path: str) -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{self.http}{path}", timeout=5).status_code == 200
+        return False
+
     def close(self) -> None:
         """Remove containers, networks, volumes and images."""
         self.report("removing everything")
@@ -99,9 +138,17 @@ class Deployment:
         seconds: float = COMMAND_SECONDS,
     ) -> str:
         """Run `docker compose` on the repository's file and return what it printed."""
-        # A person's own .env is not read.
-        command = ["docker", "compose", "--env-file", "/dev/null", *arguments]
-        return self._run(command, text=text, env=env, seconds=seconds)
+        return self._run(["docker", "compose", *arguments], text=text, env=env, seconds=seconds)
+
+    def script(
+        self,
+        name: str,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        seconds: float = COMMAND_SECONDS,
+    ) -> str:
+        """Run one of the shell scripts in `deploy`, as `make` does, and return what it printed."""
+        return self._run(["sh", f"deploy/{name}", *arguments], env=env, seconds=seconds)
 
     def docker(self, *arguments: str, seconds: float = COMMAND_SECONDS) -> str:
         """Run `docker` and return what it printed."""

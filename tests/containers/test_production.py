@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,24 @@ from artcafe_devstack.ports import free_port
 from .deployment import SERVICES, Deployment
 
 FILES = ("--file", "compose.yaml", "--file", "compose.production.yaml")
+START_SECONDS = 240
+
+# AWS for the test, reached by the services' ways out, with the credentials of a machine's role.
+AWS = """
+x-credentials: &credentials
+  AWS_ENDPOINT_URL: http://aws:4566
+  AWS_ACCESS_KEY_ID: "000000000000"
+  AWS_SECRET_ACCESS_KEY: emulator
+services:
+  auth: { environment: *credentials }
+  registry: { environment: *credentials }
+  gateway-ws: { environment: *credentials }
+  metering: { environment: *credentials }
+  aws:
+    image: ${MINISTACK_IMAGE:-ministackorg/ministack:latest}
+    environment: { SERVICES: "dynamodb,s3,sts" }
+    networks: [auth-outside, registry-outside, gateway-outside, metering-outside]
+"""
 
 
 @pytest.fixture
@@ -66,6 +88,81 @@ def test_each_service_accepts_its_production_settings(
             assert "configuration: ok" in deployment.compose(*FILES, *run, env=project), name
     finally:
         deployment.compose(*FILES, "down", "--volumes", env=project)
+
+
+def _put_certificate(folder: Path) -> ssl.SSLContext:
+    """Put a certificate of one's own under the names of those that are made; return who trusts it alone."""
+    certificate, key = folder / "tls_certificate.pem", folder / "tls_key.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    make += ["-subj", "/CN=pubsub.example.test", "-addext", "subjectAltName=IP:127.0.0.1"]
+    for file in (certificate, key):
+        file.unlink(missing_ok=True)
+    subprocess.run([*make, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    key.chmod(0o444)
+    return ssl.create_default_context(cafile=certificate)
+
+
+@pytest.fixture
+def running(deployment: Deployment, production: dict[str, str], tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Start production as the runbook says, with an emulator for AWS; give the settings."""
+    aws = tmp_path / "aws.yaml"
+    aws.write_text(AWS)
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    _put_certificate(secrets)
+    settings = {
+        **production,
+        "SECRETS_DIR": str(secrets),
+        "TLS_CERTIFICATE_FILE": str(secrets / "tls_certificate.pem"),
+        "TLS_KEY_FILE": str(secrets / "tls_key.pem"),
+        "COMPOSE_PROJECT_NAME": f"{deployment.project}-whole",
+        "COMPOSE_FILE": f"compose.yaml:compose.production.yaml:{aws}",
+        "EDGE_BIND": "127.0.0.1",
+        "EDGE_HTTPS_PORT": str(free_port()),
+    }
+    up = ("up", "--detach", "--wait", "--pull", "never", "--no-build")
+    try:
+        deployment.script("make-secrets.sh", env=settings)
+        deployment.report("production: tables")
+        deployment.compose(*up, "aws", env=settings, seconds=START_SECONDS)
+        deployment.script("tables.sh", "create-tables", env=settings, seconds=START_SECONDS)
+        deployment.report("production: everything")
+        try:
+            deployment.compose(*up, env=settings, seconds=START_SECONDS)
+        except AssertionError as error:
+            logs = deployment.compose("logs", "--no-color", "--tail", "20", env=settings)
+            raise AssertionError(f"{error}\n{logs}") from None
+        yield settings
+    finally:
+        deployment.compose("down", "--volumes", env=settings, seconds=START_SECONDS)
+
+
+def test_production_starts(deployment: Deployment, running: dict[str, str]) -> None:
+    """With new volumes all gets ready, nothing had to try twice, and the edge takes its next certificate."""
+    ids = deployment.compose("ps", "--quiet", env=running).split()
+    found = json.loads(deployment.docker("inspect", *ids))
+    names = {each["Config"]["Labels"]["com.docker.compose.service"] for each in found}
+    assert names == {*SERVICES, "edge", "nats", "valkey", "aws"}
+    for each in found:
+        assert each["State"]["Health"]["Status"] == "healthy" and each["RestartCount"] == 0, each["Name"]
+    secrets = Path(running["SECRETS_DIR"])
+    trust = ssl.create_default_context(cafile=secrets / "tls_certificate.pem")
+    with httpx.Client(verify=trust, timeout=15) as client:
+        health = client.get(f"https://127.0.0.1:{running['EDGE_HTTPS_PORT']}/health")
+    assert health.status_code == 200, health.text
+    assert {each["status"] for each in health.json()["services"].values()} == {"up"}, health.text
+    # One's own certificate is rotated by putting another in place, wherever it lies: none is made over it.
+    deployment.report("production: the next certificate")
+    trust = _put_certificate(secrets)
+    placed = (secrets / "tls_key.pem").read_bytes()
+    deployment.script("rotate.sh", "certificate", env=running, seconds=START_SECONDS)
+    assert (secrets / "tls_key.pem").read_bytes() == placed
+    with httpx.Client(verify=trust, timeout=15) as client:
+        deadline = time.monotonic() + START_SECONDS
+        # A new edge looks the names up first.
+        while client.get(f"https://127.0.0.1:{running['EDGE_HTTPS_PORT']}/health").status_code != 200:
+            assert time.monotonic() < deadline, "the new edge does not find the services"
+            time.sleep(0.2)
 
 
 def test_the_production_edge_speaks_tls_only(deployment: Deployment, production: dict[str, str]) -> None:

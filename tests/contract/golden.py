@@ -16,8 +16,8 @@ from artcafe_common.contracts.auth import (
     VerifiedAgent,
     VerifyAgent,
 )
-from artcafe_common.contracts.gateway import Presence, Replaced
-from artcafe_common.contracts.metering import GetMonth, Month, UsageBatch, UsageRow
+from artcafe_common.contracts.gateway import GetSessions, OpenSession, OpenSessions, Presence, Replaced
+from artcafe_common.contracts.metering import GetMonths, Months, UsageBatch, UsageRow
 from artcafe_common.contracts.platform import Dependency, GetHealth, Health
 from artcafe_common.contracts.registry import (
     AgentInfo,
@@ -59,17 +59,25 @@ _ISSUER = IssuerKeys(
     token_uses=["id"],
     tenant_claims=True,
     sign_in_urls=["https://i/login"],
+    user_prefix="acme:",
+    foreign_prefixes=["b:"],
+    tenants=["t1"],
 )
 _STATUS = AgentStatus(
     agent_id="a1",
     name="A",
     status="online",
     last_seen="2026-01-01T00:00:00.000Z",
+    connected_at="2026-01-01T00:00:00.000Z",
+    reason="alive",
     capabilities=["chat"],
     metadata={"k": [1]},
 )
 _DEPENDENCY = Dependency(name="nats", status="down", required=False, detail="TimeoutError")
 _QUOTA = Quota("agents", 3, 3, "free")
+_SESSION = OpenSession(
+    agent_id="a1", last_seen="2026-01-01T00:00:00.000Z", subscribed=["c.*"], published=["d"]
+)
 
 VALUES: list[msgspec.Struct] = [
     VerifyAgent(
@@ -124,6 +132,7 @@ VALUES: list[msgspec.Struct] = [
         server_id="s1",
         reason="heartbeat late",
         detail="d",
+        connected_at="2026-01-01T00:00:00.000Z",
         capabilities=["chat"],
         metadata={"k": 1},
     ),
@@ -137,11 +146,16 @@ VALUES: list[msgspec.Struct] = [
         server_id="s1",
     ),
     Replaced(tenant_id="t1", agent_id="a1", connection_id="c1"),
+    GetSessions(tenant_id="t1", agent_ids=["a1"]),
+    GetSessions(tenant_id="t1", channel_id="c"),
+    _SESSION,
+    OpenSession(agent_id="a1", last_seen="2026-01-01T00:00:00.000Z"),
+    OpenSessions(sessions=[_SESSION], more=True),
     UsageRow("t1", "a1", "c", 1, 2, 3, 4, 5, 6.5),
     UsageRow("t1"),
     UsageBatch(source="s", seq=1, start=1.0, end=2.0, rows=[UsageRow("t1", "a1", "c", 1, 2, 3, 4, 5, 6.5)]),
-    GetMonth("t1"),
-    Month(tenant_id="t1", month="2026-01", messages=7),
+    GetMonths(month="2026-01", tenant_ids=["t1", "t2"]),
+    Months(month="2026-01", messages={"t1": 7, "t2": 0}),
     GetHealth(),
     _DEPENDENCY,
     Dependency(name="nats", status="up"),

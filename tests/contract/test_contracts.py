@@ -15,6 +15,7 @@ import pytest
 import artcafe_common.contracts
 from artcafe_common import errors
 from artcafe_common.contracts import Endpoint, Event, subjects
+from artcafe_common.contracts.gateway import sessions_endpoint
 from artcafe_common.contracts.platform import health_endpoint
 
 from .golden import VALUES
@@ -127,7 +128,7 @@ def test_subjects_are_these() -> None:
     assert endpoints == {
         ("auth.v1.agent.verify", "VerifyAgent", "VerifiedAgent", 5.0),
         ("auth.v1.jwks.get", "GetJwks", "Jwks", 5.0),
-        ("metering.v1.month.get", "GetMonth", "Month", 5.0),
+        ("metering.v1.months.get", "GetMonths", "Months", 5.0),
         ("registry.v1.agent.get", "GetAgent", "AgentInfo", 5.0),
         ("registry.v1.agent.grants", "GetGrants", "Grants", 5.0),
         ("registry.v1.agent.status", "ListAgentStatus", "AgentStatusPage", 5.0),
@@ -144,6 +145,8 @@ def test_subjects_are_these() -> None:
     }
     health = health_endpoint("auth")
     assert (health.subject, health.timeout) == ("platform.v1.health.auth", 2.0)
+    sessions = sessions_endpoint("s1-x")
+    assert (sessions.subject, sessions.timeout) == ("gateway.v1.sessions.s1-x", 1.5)
 
 
 def test_subject_of_an_event_is_filled_in() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -49,6 +50,21 @@ def test_document_that_is_out_of_date_is_named(
     monkeypatch.setattr(sys, "argv", ["docs"])
     assert docs.main() == 0
     assert roles.read_text() == made
+
+
+def test_rows_of_tables_are_not_cut_off() -> None:
+    """Each has as many cells as its head: a page shows no more, also where the bar stands in code."""
+    places = ("*.md", "docs/**/*.md", "*/README.md", "*/*/README.md")
+    pages = [page for place in places for page in ROOT.glob(place)]
+    rows = 0
+    for page in pages:
+        cells, fenced = 0, False
+        for number, line in enumerate(page.read_text().splitlines(), 1):
+            fenced ^= line.lstrip().startswith("```")
+            found = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") and not fenced else 0
+            assert not (cells and found) or found == cells, f"{page.relative_to(ROOT)}:{number}"
+            cells, rows = found, rows + bool(found)
+    assert rows > 100
 
 
 def test_services_settings_show_what_is_special_to_them(docs: ModuleType) -> None:

@@ -17,6 +17,8 @@ SERVICES = {"artcafe_auth", "artcafe_registry", "artcafe_gateway", "artcafe_mete
 # Where the name to import is not that of the distribution.
 IMPORT_NAMES = {
     "argon2-cffi": "argon2",
+    "arro3-core": "arro3",
+    "arro3-io": "arro3",
     "artcafe-agent": "artcafe_agent",
     "artcafe-common": "artcafe_common",
     "artcafe-devstack": "artcafe_devstack",

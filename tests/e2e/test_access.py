@@ -33,6 +33,7 @@ async def test_a_persons_token_opens_nothing_of_another_tenant(new_tenant: Any) 
         ("DELETE", f"/tenants/{a.tenant_id}", None),
         ("GET", f"/tenants/{a.tenant_id}/members", None),
         ("GET", "/usage/current", None),
+        ("GET", "/usage/exports", None),
         ("GET", "/usage/metrics", None),
     ]
     for method, path, body in requests:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 
 async def _status(tenant: Any, agent_id: str) -> str:
     answer = await tenant.call("GET", f"/agents/{agent_id}")
@@ -63,6 +65,7 @@ async def test_the_newest_connection_wins_across_gateways(tenant: Any, eventuall
     assert await online()
 
 
+@pytest.mark.embedded
 async def test_agents_of_a_killed_gateway_are_offline_unless_they_come_back(
     stack: Any, tenant: Any, eventually: Any
 ) -> None:
@@ -87,6 +90,7 @@ async def test_agents_of_a_killed_gateway_are_offline_unless_they_come_back(
     await asyncio.to_thread(stack.wait_ready, "gateway-1")
 
 
+@pytest.mark.embedded
 async def test_restarting_the_control_plane_declares_nobody_dead(
     stack: Any, tenant: Any, eventually: Any
 ) -> None:

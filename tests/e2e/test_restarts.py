@@ -9,6 +9,8 @@ import pytest
 
 from artcafe_agent.errors import ArtcafeError
 
+pytestmark = pytest.mark.embedded
+
 
 async def _talk(writer: Any, reader: Any, channel: str, word: str) -> bool:
     """Publish and tell whether it was heard."""

@@ -14,6 +14,7 @@ import jwt
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from prometheus_client import REGISTRY
 
 from artcafe_auth.providers import ON_DEMAND_SECONDS, STALE_SECONDS
 from artcafe_common import rpc
@@ -164,6 +165,9 @@ async def running_world(
         {"issuer": provider.issuer, "audiences": [CLIENT_ID], "client_id": CLIENT_ID} | fields
         for provider in providers
     ]
+    # All but the first: their people are not the first one's.
+    for number, issuer in enumerate(listed[1:], start=1):
+        issuer["user_prefix"] = f"p{number}:"
     (folder / "issuers.json").write_text(json.dumps(listed))
     environment = settings(
         nats_url,
@@ -232,6 +236,24 @@ async def test_tenant_claims_are_believed_only_where_listed(
         assert person.claimed_tenant_id == ("t1" if believed else None)
 
 
+async def test_same_subject_of_two_issuers_is_two_people(
+    nats_url: str, aws_environment: AwsEndpoint, tmp_path: Path, provider: IdentityProvider
+) -> None:
+    """What auth tells of prefixes is what services go by."""
+    other = IdentityProvider()
+    other.rotate("other")
+    await other.start()
+    try:
+        async with running_world(nats_url, aws_environment, tmp_path, provider, other) as world:
+            now = world.clock.now()
+            first = await world.verifier.verify(provider.token("first", now))
+            second = await world.verifier.verify(other.token("other", now))
+            assert (first.user_id, second.user_id) == ("ann", "p1:ann")
+            assert await world.code(provider.token("first", now, sub="p1:ann")) == "unauthenticated"
+    finally:
+        await other.stop()
+
+
 async def test_keys_are_rotated_without_a_restart(world: World, provider: IdentityProvider) -> None:
     """A new key is known as soon as a token brings its name; the old one is gone."""
     old = provider.token("first", world.clock.now())
@@ -288,6 +310,11 @@ async def test_issuer_that_is_down_locks_nobody_out(world: World, provider: Iden
     await world.service().verify(token)
 
 
+def _fetched_at(provider: IdentityProvider) -> float | None:
+    labels = {"issuer": provider.issuer}
+    return REGISTRY.get_sample_value("artcafe_auth_keys_fetched_timestamp_seconds", labels)
+
+
 async def test_auth_that_starts_while_an_issuer_is_down_locks_nobody_out(
     nats_url: str, aws_environment: AwsEndpoint, tmp_path: Path, provider: IdentityProvider
 ) -> None:
@@ -310,6 +337,9 @@ async def test_auth_that_starts_while_an_issuer_is_down_locks_nobody_out(
             restarted.verifier = restarted.service()
             assert await restarted.code(token) == ErrorCode.UNAVAILABLE
             assert await restarted.code(other.token("other", restarted.clock.now())) == "ok"
+            # Whoever looks after it is told: of the one that was never reached there is a figure, too.
+            assert _fetched_at(provider) == 0
+            assert _fetched_at(other) == pytest.approx(restarted.clock.now(), abs=3600)
     finally:
         await other.stop()
 

@@ -42,12 +42,12 @@ def test_private_names_of_the_client_are_there() -> None:
     for name in (
         *("_sid", "_subs", "_pending", "_pending_data_size", "_flush_queue", "_flusher_task"),
         *("_flush_timeout", "_pongs", "_pings_outstanding", "_pongs_received", "_max_payload", "_err"),
-        *("_process_op_err", "_transport", "stats"),
+        *("_process_op_err", "_transport", "_ps", "stats"),
     ):
         assert hasattr(client, name), name
     for name in (
-        *("_connect_to_server", "_flush_pending", "_send_ping"),
-        *("_process_pong", "_process_err", "_process_msg"),
+        *("_connect_to_server", "_flush_pending", "_send_ping", "_read_loop"),
+        *("_process_pong", "_process_err"),
     ):
         ours = inspect.signature(getattr(Bus, name)).parameters
         theirs = inspect.signature(getattr(Client, name)).parameters
@@ -111,6 +111,17 @@ async def test_direct_messages_of_one_read_come_in_one_turn() -> None:
     finally:
         server.close()
     assert len(set(turns)) == 1
+
+
+async def test_messages_published_in_one_turn_are_written_together(nats_url: str) -> None:
+    """What is published without waiting reaches the server in order, behind what was asked for before it."""
+    async with recorded(nats_url) as recorder, opened(recorder.url) as bus:
+        await bus.subscribe("test.before")
+        for number in range(3):
+            bus.publish_nowait("test.many", b"%d" % number)
+        await bus.flush()
+        kinds = [command.split()[0] for command in recorder.commands()]
+        assert kinds == ["SUB", "PUB", "PUB", "PUB", "PING"]
 
 
 async def test_direct_handler_that_raises_loses_nothing_but_its_message(bus: Bus) -> None:
@@ -329,6 +340,18 @@ async def test_closing_while_the_server_is_away_ends_the_reconnecting(tmp_path: 
         assert asyncio.all_tasks() == tasks
         server.start()
         assert not any(bus.is_connected for bus in buses)
+
+
+async def test_connection_that_breaks_while_it_is_closed_is_closed(nats_url: str) -> None:
+    """Bytes that cannot be sent any more are no reason to fail, or to leave anything running."""
+    tasks = asyncio.all_tasks()
+    bus = await Bus.open(nats_url, name="test")
+    await bus.subscribe(subject(), cb=_ignore)
+    bus.publish_nowait(subject(), b"lost")
+    bus._transport._io_writer.transport.abort()  # type: ignore[union-attr]
+    await bus.close()
+    assert bus.is_closed
+    await until(lambda: asyncio.all_tasks() == tasks)
 
 
 async def test_task_can_be_cancelled_while_it_waits_for_room(own_nats: RunningServer) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -23,6 +24,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from websockets.asyncio.client import ClientConnection, connect
 
+from artcafe_common import streams
 from artcafe_common.bus import Bus
 from artcafe_common.contracts.auth import (
     GET_JWKS,
@@ -65,14 +67,15 @@ from artcafe_common.contracts.registry import (
 )
 from artcafe_common.errors import ErrorCode, ServiceError, not_found
 from artcafe_common.rpc import announce, serve
-from artcafe_devstack.ports import free_port, is_free
+from artcafe_devstack.ports import free_port
 from artcafe_devstack.process import ManagedProcess, ProcessSpec
 from artcafe_devstack.servers import AwsEndpoint, RunningServer, nats_server
 from artcafe_gateway.config import GatewayConfig
 from artcafe_gateway.worker import run_worker
 
 ISSUER = "https://issuer.test"
-PATIENCE_SECONDS = 10.0
+OTHER_ISSUER = "https://login.acme.test"
+PATIENCE_SECONDS = 30.0
 
 
 @dataclass
@@ -119,6 +122,11 @@ class World:
         """Have sessions of ``t1`` closed, as registry does."""
         announce(self.bus, REVOKED, Revoked(**{"tenant_id": "t1", "reason": "key_revoked"} | fields))
 
+    @property
+    def other_issuer(self) -> str:
+        """The issuer whose people have a prefix."""
+        return OTHER_ISSUER
+
     def token(self, user_id: str, expires_in: float = 3600.0, **claims: Any) -> str:
         """Return a token for a person."""
         payload = {"iss": ISSUER, "sub": user_id, "aud": "artcafe", "exp": time.time() + expires_in} | claims
@@ -134,12 +142,17 @@ class World:
         )
 
     async def jwks(self, _: GetJwks) -> Jwks:
-        """Return the one issuer of people's tokens."""
+        """Return the two issuers of people's tokens; one key is enough for both."""
         key = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(self.key.public_key()))
         issuer = IssuerKeys(
-            issuer=ISSUER, keys=[key | {"kid": "k1"}], audiences=["artcafe"], algorithms=["EdDSA"]
+            issuer=ISSUER,
+            keys=[key | {"kid": "k1"}],
+            audiences=["artcafe"],
+            algorithms=["EdDSA"],
+            foreign_prefixes=["acme:"],
         )
-        return Jwks(issuers=[issuer])
+        other = msgspec.structs.replace(issuer, issuer=OTHER_ISSUER, user_prefix="acme:", foreign_prefixes=[])
+        return Jwks(issuers=[issuer, other])
 
     async def get_tenant(self, request: GetTenant) -> TenantInfo:
         """Return a tenant."""
@@ -323,10 +336,12 @@ class PresenceLog:
         mine = [event for event in self.events if event.agent_id == agent_id]
         return [event.status for event in sorted(mine, key=lambda event: event.version)]
 
-    async def until(self, agent_id: str, status: str, timeout: float = PATIENCE_SECONDS) -> None:
-        """Wait until the newest word about an agent is a status."""
+    async def until(
+        self, agent_id: str, status: str, timeout: float = PATIENCE_SECONDS, *, times: int = 1
+    ) -> None:
+        """Wait until a status has been announced of an agent so many times, and is the newest word."""
         async with asyncio.timeout(timeout):
-            while self.of(agent_id)[-1:] != [status]:
+            while (said := self.of(agent_id))[-1:] != [status] or said.count(status) < times:
                 await asyncio.sleep(0.01)
 
 
@@ -372,8 +387,10 @@ def own_nats(tmp_path: Path) -> Iterator[OwnNats]:
 
 @pytest.fixture
 async def world(nats_url: str) -> AsyncIterator[World]:
-    """Play registry and auth, with one tenant ``t1`` and another ``t2``."""
+    """Play registry, auth and metering's stream, with one tenant ``t1`` and another ``t2``."""
     bus = await Bus.open(nats_url, name="test world")
+    for stream in (streams.PRESENCE, streams.USAGE):
+        await streams.ensure_stream(bus.jetstream(), stream)
     played = World(bus)
     played.tenant("t1")
     played.tenant("t2")
@@ -445,6 +462,15 @@ async def _gateway(
                 await task
 
 
+def _listens(port: int) -> bool:
+    # Not by trying to bind it: that takes the port from a process that is about to.
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 async def _listening(port: int, task: asyncio.Task[None]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not task.done():
@@ -477,7 +503,10 @@ async def presence(world: World) -> AsyncIterator[PresenceLog]:
 async def spawn_gateway(
     world: World, nats_url: str, aws_environment: AwsEndpoint, tmp_path: Path
 ) -> AsyncIterator[StartGateway]:
-    """Give a function that starts a gateway as a process of its own; names of settings are in lower case."""
+    """Give a function that starts a gateway as a process of its own.
+
+    Its own settings are named in lower case, shared ones in capitals.
+    """
     started: list[ManagedProcess] = []
     async with AsyncExitStack() as stack:
 
@@ -493,13 +522,16 @@ async def spawn_gateway(
                 "GATEWAY_WS_PORT": str(ws_port),
                 "GATEWAY_DRAIN_SECONDS": "0.2",
                 **aws_environment.environment(),
-                **{f"GATEWAY_{key.upper()}": str(value) for key, value in settings.items()},
+                **{
+                    key if key.isupper() else f"GATEWAY_{key.upper()}": str(value)
+                    for key, value in settings.items()
+                },
             }
             spec = ProcessSpec(
                 name=name,
                 argv=[sys.executable, "-m", "artcafe_gateway"],
                 log=tmp_path / f"{name}-{len(started)}.log",
-                ready=lambda: not is_free(ws_port),
+                ready=lambda: _listens(ws_port),
                 env=env,
                 cwd=tmp_path,
             )

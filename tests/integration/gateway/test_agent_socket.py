@@ -359,3 +359,33 @@ async def test_registry_away_is_unavailable_and_known_channels_go_on(gateway: An
     gateway.world.unavailable = False
     await alice.send(type="publish", channel="new", data=1, id=4)
     await alice.expect("published", id=4)
+
+
+DEEP = "[" * 65 + "]" * 65
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        (f'{{"a":{DEEP}}}', "nested deeper than 64"),
+        ('{"a":' * 900 + "1" + "}" * 900, "nested deeper than 64"),
+        (f'{{"a":{"1" * 1001}}}', "more than 1000 digits"),
+        ("[]", "expected an object"),
+        ('"x"', "expected an object"),
+    ],
+)
+async def test_metadata_that_not_everybody_can_read_is_refused(
+    gateway: Any, presence: Any, metadata: str, said: str
+) -> None:
+    """What an agent states is decoded by registry and dashboards: it is bounded as data is."""
+    client = await gateway.agent("alice")
+    await client.socket.send(f'{{"type":"presence","status":"busy","id":1,"metadata":{metadata}}}')
+    error = await client.expect("error", code="invalid_argument", id=1)
+    assert said in error["message"]
+    await client.send(type="presence", status="busy", id=2, metadata={"a": {"b": [1.5, None]}})
+    await client.expect("presence_ack", id=2)
+    stated = {"a": {"b": [1.5, None]}}
+    async with asyncio.timeout(30):
+        while stated not in [event.metadata for event in presence.events]:
+            await asyncio.sleep(0.01)
+    assert all(event.metadata in (None, stated) for event in presence.events)

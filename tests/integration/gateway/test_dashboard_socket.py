@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from artcafe_common.contracts.registry import AgentStatus, Membership
+from artcafe_gateway.store import ConnectionStore
 
 
 def member(gateway: Any, user_id: str, role: str = "owner", tenant_id: str = "t1") -> str:
@@ -38,6 +39,7 @@ async def test_a_token_may_come_by_query_header_or_first_frame(gateway: Any, pat
     for client in (by_query, by_header, by_frame, by_old_frame):
         greeting = await client.expect("connected", tenant_id="t1", user_id="ann", role="owner")
         assert "messages:read" in greeting["permissions"]
+        assert greeting["limits"] == {"frame_bytes": 65_536}
         await client.nothing()
 
 
@@ -189,9 +191,10 @@ async def test_a_preview_shows_what_its_patterns_match(gateway: Any) -> None:
     await desk.send(type="subscribe_topic_preview", patterns=["team.*", "channel.x"], id=1)
     confirmed = await desk.expect("subscription_confirmed", subscription="topic_preview", id=1)
     assert confirmed["patterns"] == ["team.*", "x"] and confirmed["max_rate"] == 50.0
-    for channel in ("team.a", "team.a.b", "x", "y"):
-        await publish(alice, channel, channel)
+    # Once the last of them is shown, none is still on its way to the next patterns.
+    for channel in ("y", "team.a.b", "team.a", "x"):
         await publish(spy, channel, "secret")
+        await publish(alice, channel, channel)
     for channel in ("team.a", "x"):
         shown = await desk.expect("topic_preview_message", topic=channel, data=channel)
         assert shown["subject"] == f"tenant.t1.channel.{channel}"
@@ -212,7 +215,7 @@ async def test_a_preview_shows_what_its_patterns_match(gateway: Any) -> None:
 
 async def test_a_preview_shows_or_counts_every_message(start_gateway: Any) -> None:
     """What was shown and what was said to be left out is exactly what was published, for each dashboard."""
-    gateway = await start_gateway(preview_rate=20.0, preview_burst=10.0)
+    gateway = await start_gateway(preview_rate=20.0, preview_burst=10.0, preview_late=60.0)
     alice = await gateway.agent("alice")
     desks = [await gateway.dashboard("ann"), await gateway.dashboard("ben")]
     for desk, rate in zip(desks, (20.0, 2.0), strict=True):
@@ -267,6 +270,22 @@ async def test_an_expiring_token_is_told_and_refreshed(gateway: Any) -> None:
     await desk.send(type="refresh", token="garbage", id=3)
     await desk.expect("error", id=3, code="unauthenticated")
     await desk.nothing()
+
+
+async def test_a_token_of_another_issuer_is_another_persons(gateway: Any) -> None:
+    """Who has the same subject at another issuer neither comes in nor takes a session over."""
+    member(gateway, "ann")
+    elsewhere = gateway.world.token("ann", iss=gateway.world.other_issuer)
+    refused = await gateway.open(f"/ws/dashboard?token={elsewhere}")
+    await refused.expect("error", code="permission_denied")
+    # Also where both belong to the organisation.
+    member(gateway, "acme:ann")
+    desk = await gateway.open(f"/ws/dashboard?token={gateway.world.token('ann', 61.0)}")
+    await desk.expect("connected", user_id="ann")
+    await desk.send(type="refresh", token=elsewhere, id=1)
+    await desk.expect("error", id=1, code="invalid_argument")
+    other = await gateway.open(f"/ws/dashboard?token={elsewhere}")
+    await other.expect("connected", user_id="acme:ann")
 
 
 async def test_a_token_with_another_role_closes_the_views_of_the_old_one(gateway: Any) -> None:
@@ -369,3 +388,62 @@ async def test_a_dashboard_that_does_not_read_stays_and_is_told_what_it_missed(s
     assert seen == sorted(set(seen))
     await publish(alice, "room", {"n": "live"})
     await desk.until("channel_message", data={"n": "live"})
+
+
+async def test_one_person_does_not_take_every_place(start_gateway: Any) -> None:
+    """Over the bound a dashboard is told why and may come back; other people come in, and so do agents."""
+    gateway = await start_gateway(max_dashboards_per_person=3, max_dashboards_per_tenant=5)
+    mine = [await gateway.dashboard("ann") for _ in range(3)]
+    token = gateway.world.token("ann")
+    refused = await gateway.open(f"/ws/dashboard?token={token}&tenant_id=t1")
+    error = await refused.expect("error", code="resource_exhausted")
+    code, reason = await refused.closed()
+    assert code == 4004 and reason == error["message"] and "3 dashboards" in reason
+    for user_id in ("ben", "cyn"):
+        await gateway.dashboard(user_id)
+    gateway.world.memberships["dan"] = [Membership(tenant_id="t1", role="viewer")]
+    refused = await gateway.open(f"/ws/dashboard?token={gateway.world.token('dan')}&tenant_id=t1")
+    assert "your organisation has 5" in (await refused.expect("error"))["message"]
+    await gateway.dashboard("ann", "t2")
+    await gateway.agent("alice")
+    await mine[0].socket.close()
+    async with asyncio.timeout(30):
+        while True:
+            client = await gateway.open(f"/ws/dashboard?token={token}&tenant_id=t1")
+            if (await client.receive())["type"] == "connected":
+                break
+
+
+async def test_the_record_of_a_dashboard_is_removed_after_it_was_written(
+    start_gateway: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the store takes: else it would stay of one that has gone meanwhile."""
+    began, gate, both = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    done: list[str] = []
+
+    def note(what: str) -> None:
+        done.append(what)
+        if len(done) == 2:
+            both.set()
+
+    async def put_dashboard(*_: Any) -> None:
+        began.set()
+        await gate.wait()
+        note("written")
+
+    async def delete_dashboard(*_: Any) -> None:
+        note("removed")
+
+    monkeypatch.setattr(ConnectionStore, "put_dashboard", put_dashboard)
+    monkeypatch.setattr(ConnectionStore, "delete_dashboard", delete_dashboard)
+    gateway = await start_gateway()
+    desk = await gateway.dashboard("ann")
+    await began.wait()
+    await desk.socket.close()
+    # All that its end brings about has had its turn.
+    alice = await gateway.agent("alice")
+    await alice.nothing()
+    gate.set()
+    async with asyncio.timeout(30):
+        await both.wait()
+    assert done == ["written", "removed"]

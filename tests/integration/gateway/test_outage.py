@@ -32,6 +32,13 @@ async def ready(gateway: Any) -> int:
         return (await http.get(f"{gateway.http_url}/ready", timeout=10)).status_code
 
 
+async def statuses(gateway: Any) -> dict[str, str]:
+    """Return how a gateway says that each service is."""
+    async with httpx.AsyncClient() as http:
+        report = (await http.get(f"{gateway.http_url}/api/v1/health", timeout=10)).json()
+    return {name: service["status"] for name, service in report["services"].items()}
+
+
 async def restart(own_nats: Any, world: Any, *, away: float = 0.0) -> None:
     """Stop NATS for some time, start it again, and wait until registry and auth serve again."""
     own_nats.server.kill()
@@ -88,6 +95,10 @@ async def test_a_restart_of_nats_under_load_is_survived(
     for client in (writer, *readers, desk):
         await client.until("service_status", status="degraded")
     assert await ready(one) == 503
+    assert await statuses(one) == {
+        "gateway": "down",
+        **dict.fromkeys(("auth", "registry", "metering"), "unknown"),
+    }
     await writer.until("error", code="unavailable")
     await asyncio.sleep(1.0)
     await asyncio.to_thread(own_nats.server.start)
@@ -110,6 +121,23 @@ async def test_a_restart_of_nats_under_load_is_survived(
     await desk.until("agents_snapshot_complete")
     await one.agent("late")
     await desk.until("agent_status", agent_id="late", status="online")
+
+
+async def test_a_bus_that_stands_still_is_not_taken_for_services_that_are_down(
+    start_gateway: Any, own_nats: Any
+) -> None:
+    """Also before its connection is given up: the platform is down, and the services are not known."""
+    gateway = await start_gateway()
+    own_nats.server.freeze()
+    try:
+        async with httpx.AsyncClient() as http:
+            answer = await http.get(f"{gateway.http_url}/api/v1/health", timeout=30)
+        assert answer.status_code == 503 and answer.json()["status"] == "down"
+        assert (await statuses(gateway)).items() >= dict.fromkeys(
+            ("auth", "registry", "metering"), "unknown"
+        ).items()
+    finally:
+        own_nats.server.thaw()
 
 
 async def test_what_was_missed_while_nats_was_away_is_caught_up(
@@ -259,3 +287,34 @@ async def test_the_store_may_go_away_without_anybody_noticing(
     # Having been out of reach for longer than the lease, the gateway looked whether it still has its agents.
     await bob.nothing()
     assert await ready(gateway) == 200
+
+
+async def test_previews_have_a_connection_of_their_own_that_comes_back(
+    start_gateway: Any, own_nats: Any, world: Any
+) -> None:
+    """What taps bring never stands in line with agents' messages; after NATS was away a preview goes on."""
+    gateway = await start_gateway()
+    alice, desk = await gateway.agent("alice"), await gateway.dashboard("ann")
+    await alice.subscribe("room")
+    await desk.send(type="subscribe_topic_preview", pattern="room")
+    await desk.expect("subscription_confirmed")
+    held = {
+        client["name"]: [s for s in client.get("subscriptions_list", []) if s.startswith("tenant.")]
+        for client in await own_nats.connections()
+        if client.get("name", "").startswith("gateway")
+    }
+    assert held == {
+        "gateway gateway-1": ["tenant.t1.channel.room"],
+        "gateway gateway-1 preview": ["tenant.t1.>"],
+    }
+    await restart(own_nats, world)
+    await desk.until("service_status", status="ok")
+    async with asyncio.timeout(20):
+        while True:
+            await alice.send(type="publish", channel="room", data="again")
+            try:
+                shown = await desk.receive(0.5)
+            except TimeoutError:
+                continue
+            if shown["type"] == "topic_preview_message":
+                break

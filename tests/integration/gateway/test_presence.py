@@ -9,7 +9,6 @@ import struct
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
 
 from artcafe_common.contracts.registry import Limits
 
@@ -33,11 +32,13 @@ async def test_the_newest_connection_wins(gateway: Any, presence: Any) -> None:
     second = await gateway.agent("alice")
     assert (await first.closed())[0] == 4006
     await second.nothing()
-    await presence.until("alice", "online")
     third = await gateway.agent("alice")
     assert (await second.closed())[0] == 4006
     await third.nothing()
-    assert presence.of("alice") == ["online"] * 3
+    await presence.until("alice", "online", times=3)
+    await third.socket.close()
+    await presence.until("alice", "offline")
+    assert presence.of("alice") == ["online", "online", "online", "offline"]
 
 
 async def test_the_newest_connection_wins_over_gateways(start_gateway: Any, presence: Any) -> None:
@@ -64,20 +65,16 @@ async def test_of_many_connections_at_once_one_stays(start_gateway: Any) -> None
         *(gateways[number % 2].open("/ws/agent/alice?challenge=t1&signature=good") for number in range(12))
     )
 
-    async def outcome(client: Any) -> int | None:
-        try:
-            async with asyncio.timeout(3):
-                while True:
-                    await client.receive()
-        except TimeoutError:
-            return None
-        except ConnectionClosed:
-            code: int = client.socket.close_code
-            return code
-
-    outcomes = await asyncio.gather(*(outcome(client) for client in clients))
-    assert outcomes.count(None) == 1, outcomes
-    assert set(outcomes) == {None, 4006}
+    ends = {asyncio.create_task(client.closed()): client for client in clients}
+    left = set(ends)
+    while len(left) > 1:
+        ended, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+        assert {(await end)[0] for end in ended} == {4006}
+    (last,) = left
+    # Nobody replaces it any more.
+    await ends[last].send(type="ping", id="last")
+    await ends[last].until("pong", id="last")
+    last.cancel()
 
 
 async def test_a_failed_handshake_leaves_the_live_connection_alone(gateway: Any, presence: Any) -> None:
@@ -123,7 +120,7 @@ async def test_a_clean_close_is_offline_at_once(gateway: Any, presence: Any) -> 
     """With the default timeout of minutes the goodbye still counts now."""
     alice = await gateway.agent("alice")
     await alice.socket.close()
-    await presence.until("alice", "offline", 2.0)
+    await presence.until("alice", "offline")
     assert presence.of("alice") == ["online", "offline"]
 
 
@@ -132,7 +129,6 @@ async def test_a_reset_is_doubt_then_the_end(start_gateway: Any, presence: Any) 
     gateway = await start_gateway(**QUICK)
     alice = await gateway.agent("alice")
     reset(alice)
-    await presence.until("alice", "suspect", TIMEOUT / 2)
     await presence.until("alice", "offline")
     assert presence.of("alice") == ["online", "suspect", "offline"]
 
@@ -157,7 +153,7 @@ async def test_an_agent_states_its_presence(gateway: Any, presence: Any) -> None
     alice = await gateway.agent("alice")
     await alice.send(type="presence", status="busy", capabilities=["ocr"], metadata={"a": [1, None]}, id=1)
     await alice.expect("presence_ack", id=1, status="busy")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(presence.of("alice")) < 2:
             await asyncio.sleep(0.01)
     stated = presence.events[-1]
@@ -165,10 +161,10 @@ async def test_an_agent_states_its_presence(gateway: Any, presence: Any) -> None
     assert (stated.detail, stated.capabilities, stated.metadata) == ("busy", ["ocr"], {"a": [1, None]})
     await alice.send(type="presence", status="offline")
     await alice.expect("presence_ack")
-    await presence.until("alice", "offline", 2.0)
+    await presence.until("alice", "offline")
     await alice.nothing()
     await alice.send(type="presence", status="online")
-    await presence.until("alice", "online", 2.0)
+    await presence.until("alice", "online")
 
 
 async def test_older_agents_state_presence_on_a_channel(gateway: Any, presence: Any) -> None:
@@ -182,7 +178,7 @@ async def test_older_agents_state_presence_on_a_channel(gateway: Any, presence: 
     await alice.send(type="publish", channel="agents.presence.offline", data={"agent_id": "victim"})
     message = await watcher.expect("message", channel="agents.presence.offline")
     assert message["data"]["agent_id"] == message["from"] == "alice"
-    await presence.until("alice", "offline", 2.0)
+    await presence.until("alice", "offline")
     await alice.send(type="publish", channel="agents.presence.hidden", data=1, id=1)
     await alice.expect("error", id=1, code="invalid_argument")
     await alice.socket.close()
@@ -341,7 +337,7 @@ async def test_a_revocation_closes_sockets_on_all_gateways(
     alice, bob, stranger = await one.agent("alice"), await two.agent("bob"), await one.agent("alice", "t2")
     desk = await two.dashboard("ann")
     one.world.revoke(**event)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         assert (await alice.closed())[0] == code
         if everyone:
             assert (await bob.closed())[0] == code

@@ -48,11 +48,14 @@ from artcafe_devstack.ports import free_port
 from artcafe_devstack.servers import AwsEndpoint, RunningServer, nats_server, valkey_server
 from artcafe_metering.batches import Batch, read_batch
 from artcafe_metering.counters import ValkeyCounters
+from artcafe_metering.generation import Generation
 from artcafe_metering.intake import Intake
 from artcafe_metering.keys import FIGURES
 from artcafe_metering.ledger import Ledger
 from artcafe_metering.periods import Retention
 from artcafe_metering.valkey import Valkey
+
+from .reconcile_support import Office
 
 ISSUER = "https://issuer.test"
 PATIENCE_SECONDS = 30.0
@@ -155,9 +158,16 @@ async def ledger_of(valkey: RunningServer) -> AsyncIterator[Callable[..., Ledger
     """Make ledgers as one replica each would have; by default they do not wait for the disk."""
     clients: list[Valkey] = []
 
-    def make(kind: type[Ledger] = Ledger, *, wait_for_disk: bool = False) -> Ledger:
+    def make(
+        kind: type[Ledger] = Ledger,
+        *,
+        wait_for_disk: bool = False,
+        generation: Generation | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> Ledger:
         clients.append(Valkey(valkey.url, 18))
-        return kind(clients[-1], Retention(), wait_for_disk=wait_for_disk)
+        wait = wait_for_disk
+        return kind(clients[-1], Retention(), generation, wait_for_disk=wait, monotonic=monotonic)
 
     yield make
     for client in clients:
@@ -169,6 +179,14 @@ async def counters(valkey: RunningServer) -> AsyncIterator[ValkeyCounters]:
     """Read the counters as the service does."""
     client = Valkey(valkey.url, 1)
     yield ValkeyCounters(client)
+    await client.close()
+
+
+@pytest.fixture
+async def office(bus: Bus, valkey: RunningServer) -> AsyncIterator[Office]:
+    """Give the test what compares days, and what is told of it."""
+    client = Valkey(valkey.url, 1)
+    yield Office(bus, client)
     await client.close()
 
 
@@ -243,7 +261,7 @@ class Replica:
 
     def __init__(self, bus: Bus, ledger: Ledger) -> None:
         self._bus = bus
-        self._intake = Intake(bus, ledger, SystemClock(), Retention(), rounds=16)
+        self._intake = Intake(bus, ledger, SystemClock(), Retention().hours, rounds=16)
         self._stop = asyncio.Event()
         self._task = asyncio.create_task(self._intake.run(self._stop))
 

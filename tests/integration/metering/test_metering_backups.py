@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aioboto3
@@ -16,11 +21,17 @@ import pytest
 from redis.asyncio import Redis
 
 from artcafe_common.clock import SystemClock
+from artcafe_common.config import Secret
 from artcafe_common.contracts.metering import UsageRow
+from artcafe_common.doctor import Findings, Surroundings
 from artcafe_devstack.servers import AwsEndpoint, RunningServer, valkey_server
 from artcafe_metering import metrics
-from artcafe_metering.backups import BackupError, Backups, backups_in, restore
+from artcafe_metering.backup_folder import About, BackupFolder, backups_in
+from artcafe_metering.backups import BackupError, Backups, Steps, restore
+from artcafe_metering.config import MeteringConfig
+from artcafe_metering.doctor import checks_of
 from artcafe_metering.ledger import Ledger
+from artcafe_metering.objects import Bucket
 from artcafe_metering.periods import Retention
 from artcafe_metering.valkey import Valkey
 
@@ -65,7 +76,7 @@ async def test_an_empty_valkey_gets_every_counter_and_counts_no_batch_again(
     said: list[str] = []
     await restore(empty.url, path, said.append)
     assert await contents(empty.url) == wanted
-    assert len(wanted) == 15
+    assert len(wanted) == 16
     empty.kill()
     empty.start()
     assert await contents(empty.url) == wanted
@@ -87,13 +98,14 @@ async def test_a_backup_is_of_one_moment(
 ) -> None:
     """Taken under a stream of batches, it has each of them whole or not at all, in counters and windows."""
     ledger = ledger_of()
-    seq, stop = 0, asyncio.Event()
+    # All in one hour, whatever the time is.
+    seq, stop, at = 0, asyncio.Event(), time.time()
 
     async def count() -> None:
         nonlocal seq
         while not stop.is_set():
             seq += 1
-            await ledger.apply([batch_of("s1", seq, *ROWS)])
+            await ledger.apply([batch_of("s1", seq, *ROWS, at=at)])
 
     counting = asyncio.create_task(count())
     await asyncio.sleep(0.5)
@@ -136,6 +148,54 @@ async def test_a_valkey_with_keys_is_left_alone(
         assert (await redis.info("replication"))["role"] == "master"
 
 
+async def test_a_file_without_its_json_is_read_only_where_it_is_whole(
+    valkey: RunningServer, empty: RunningServer, store: Any, tmp_path: Path
+) -> None:
+    """Cut off, changed or something else, it is refused before Valkey, which would end, hears of it."""
+    await store.redis.set("k", "backup" * 1000, ex=100)
+    path = await backups_of(valkey, tmp_path / "backups").make()
+    whole, alone = path.read_bytes(), tmp_path / "alone.rdb"
+    redis: Any = Redis.from_url(empty.url, decode_responses=True)
+    async with redis:
+        await redis.set("k", "here")
+        for content, words in (
+            (whole[: len(whole) // 2], "a part is missing"),
+            (whole[:30] + bytes([whole[30] ^ 1]) + whole[31:], "not what its checksum was made of"),
+            (whole[:-8] + bytes(8), "has no checksum in it"),
+            (b"REDIS", "is not a snapshot"),
+            (b"x" * 5000, "is not a snapshot"),
+        ):
+            alone.write_bytes(content)
+            with pytest.raises(BackupError, match=f"{words}.*Nothing is replaced"):
+                await restore(empty.url, alone, lambda _: None, force=True)
+            assert await redis.get("k") == "here"
+        alone.write_bytes(whole)
+        await restore(empty.url, alone, lambda _: None, force=True)
+        assert await redis.get("k") == "backup" * 1000
+
+
+async def test_a_valkey_that_ends_while_it_reads_a_backup_has_what_it_had(
+    valkey: RunningServer, empty: RunningServer, store: Any, tmp_path: Path
+) -> None:
+    """That is said, and it is true: the append-only file is replaced at the end of a restoration only."""
+    await store.redis.set("k", "backup", ex=100)
+    path = await backups_of(valkey, tmp_path / "backups").make()
+    cut = path.read_bytes()[:-20]
+    path.write_bytes(cut)
+    about = {"bytes": len(cut), "sha256": hashlib.sha256(cut).hexdigest()}
+    path.with_name(f"{path.name}.json").write_text(json.dumps(about))
+    redis: Any = Redis.from_url(empty.url, decode_responses=True)
+    async with redis:
+        await redis.set("k", "here")
+        with pytest.raises(BackupError, match=r"went away while it read.*nothing is replaced"):
+            await restore(empty.url, path, lambda _: None, force=True)
+        await redis.connection_pool.disconnect()
+        empty.kill()
+        empty.start()
+        assert await redis.get("k") == "here"
+        assert (await redis.info("replication"))["role"] == "master"
+
+
 async def test_a_backup_that_fails_is_counted_and_leaves_nothing(
     valkey: RunningServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -165,6 +225,190 @@ async def test_old_backups_are_removed_but_never_the_last(valkey: RunningServer,
     assert backups_in(folder) == [path]
     assert (folder / "notes.rdb").exists()
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+class Later(SystemClock):
+    """A clock that a test puts forward."""
+
+    ahead = 0.0
+
+    def now(self) -> float:
+        """Return the time, with what was added."""
+        return super().now() + self.ahead
+
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+async def bucket(aws_environment: AwsEndpoint) -> AsyncIterator[Bucket]:
+    """Name a bucket that nobody has made yet."""
+    aws = aws_environment
+    name = f"backups-{aws.access_key_id}"
+    async with Bucket.connect(name, region=aws.region, endpoint_url=aws.url) as bucket:
+        yield bucket
+
+
+def _failures(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [vars(record)["error"] for record in caplog.records if record.message == "backup_failed"]
+
+
+def _last() -> float:
+    return float(metrics.BACKUP_LAST._value.get())
+
+
+async def test_a_bucket_that_takes_nothing_costs_one_backup_an_interval(
+    valkey: RunningServer, bucket: Bucket, store: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same snapshot is uploaded again until the next is due, and what is old goes all the same."""
+    metrics.BACKUP_LAST.set(0)
+    folder, clock = tmp_path / "b", Later()
+    backups = Backups(valkey.url, folder, bucket, clock, kept_hours=48)
+    await store.redis.set("k", "v", ex=100)
+    for _ in range(3):
+        with pytest.raises(BackupError, match="NoSuchBucket"):
+            await backups.make_or_upload(HOUR)
+    (first,) = backups_in(folder)
+    assert len(_failures(caplog)) == 3 and all("(NoSuchBucket)" in each for each in _failures(caplog))
+    clock.ahead = HOUR
+    with pytest.raises(BackupError):
+        await backups.make_or_upload(HOUR)
+    with pytest.raises(BackupError):
+        await backups.make_or_upload(HOUR)
+    old, second = backups_in(folder)
+    assert old == first and _last() == 0, "what is on this disk only is no backup that can be relied on"
+
+    await bucket.client.create_bucket(Bucket=bucket.name)
+    assert await backups.make_or_upload(HOUR) == second
+    assert second.name in await bucket.keys("") and f"{second.name}.json" in await bucket.keys("")
+    assert _last() == pytest.approx(clock.now(), abs=600) and _last() > time.time() + HOUR / 2
+    assert backups_in(folder) == [first, second]
+    # It is done: the next one is a new one.
+    clock.ahead += 1
+    third = await backups.make_or_upload(HOUR)
+    assert third not in (first, second) and third.name in await bucket.keys("")
+
+    clock.ahead = 48.5 * HOUR
+    broken = Backups(valkey.url, folder, Bucket(bucket.client, "no-such-bucket"), clock, kept_hours=48)
+    with pytest.raises(BackupError):
+        await broken.make_or_upload(HOUR)
+    assert backups_in(folder)[:-1] == [second, third], "the first is two days old"
+    left = {path.name.partition(".rdb")[0] for path in folder.iterdir()}
+    assert left == {path.stem for path in backups_in(folder)}
+
+
+def _left(folder: Path, ago: timedelta) -> tuple[Path, float]:
+    """Leave a backup that was not uploaded, as a process that has ended; return of when it is, too."""
+    files, made = BackupFolder(folder, timedelta(days=2)), (datetime.now(UTC) - ago).replace(microsecond=0)
+    draft, path = files.draft(made)
+    draft.write_bytes(b"x")
+    files.take_in(draft, path, About(bytes=1, sha256=""), waits=True)
+    return path, made.timestamp()
+
+
+async def test_after_a_start_the_last_backup_is_that_of_the_bucket(
+    service_of: Any, bucket: Bucket, store: Any, until: Any, tmp_path: Path
+) -> None:
+    """A file on this disk that was never uploaded is not taken for one."""
+    _left(tmp_path / "b", timedelta(minutes=5))
+    uploaded, made = _left(tmp_path / "other", timedelta(hours=3))
+    await bucket.client.create_bucket(Bucket=bucket.name)
+    await bucket.put(uploaded.name, b"x", "application/octet-stream")
+    # Another replica makes the backups.
+    await store.redis.set("lease:backup", "other")
+    service = await service_of(METERING_BACKUP_DIR=str(tmp_path / "b"), METERING_BACKUP_BUCKET=bucket.name)
+
+    async def told() -> list[float]:
+        lines = (await service.client.get("/metrics")).text.splitlines()
+        name = "artcafe_metering_backup_last_timestamp_seconds "
+        return [float(line.removeprefix(name)) for line in lines if line.startswith(name)]
+
+    await until(told, [made])
+
+
+async def test_the_doctor_looks_where_backups_should_be(
+    bucket: Bucket, aws_environment: AwsEndpoint, tmp_path: Path
+) -> None:
+    """By the bucket where there is one, whoever made them; else by the folder, which is of one replica."""
+
+    async def seen(name: str | None = bucket.name, folder: str = "b") -> list[tuple[str, str | None, str]]:
+        config = MeteringConfig(
+            nats_url="",
+            redis_url=Secret(""),
+            aws_region=aws_environment.region,
+            aws_endpoint_url=aws_environment.url,
+            backup_dir=str(tmp_path / folder),
+            backup_bucket=name,
+        )
+        found = Findings("backups")
+        async with Surroundings("metering", config) as around:
+            await checks_of(config)(around)["backups"](found)
+        # The first is the folder, and its room.
+        return [(each.status, each.kind, each.detail) for each in found.listed[1:]]
+
+    ((status, kind, text),) = await seen()
+    assert (status, kind) == ("fail", None) and "is missing" in text
+    _left(tmp_path / "b", timedelta(minutes=5))
+    ((status, _, text),) = await seen()
+    assert status == "fail" and "is missing" in text, "a young file on this disk changes nothing"
+    await bucket.client.create_bucket(Bucket=bucket.name)
+    assert [(status, kind) for status, kind, _ in await seen()] == [("warn", "shared")]
+    shutil.rmtree(tmp_path / "b")
+    _left(tmp_path / "b", timedelta(minutes=50))
+    waits, none = await seen()
+    assert waits[:2] == ("warn", None) and "50 min ago is not in the bucket" in waits[2]
+    assert none[:2] == ("warn", "shared")
+    await bucket.put(_left(tmp_path / "c", timedelta(minutes=5))[0].name, b"x", "application/octet-stream")
+    # Another replica has made a younger one.
+    ((status, kind, text),) = await seen()
+    assert (status, kind) == ("ok", "shared") and f"1 in s3://{bucket.name} is 5 min old" in text
+
+    assert [each[:2] for each in await seen(None)] == [("ok", "shared")]
+    assert [each[:2] for each in await seen(None, "empty")] == [("warn", "shared")]
+    _left(tmp_path / "old", timedelta(hours=3))
+    assert [each[:2] for each in await seen(None, "old")] == [("fail", "shared")]
+
+
+def test_what_killed_processes_leave_goes(tmp_path: Path) -> None:
+    """Drafts that nobody writes to, and what stands beside backups that are gone; what is in use stays."""
+    path, _ = _left(tmp_path, timedelta(minutes=5))
+    dead, written = tmp_path / f"{path.name}.1.part", tmp_path / f"{path.name}.2.part"
+    for each in (dead, written, tmp_path / "valkey-20200101T000000Z.rdb.waiting"):
+        each.touch()
+    os.utime(dead, (0, 0))
+    BackupFolder(tmp_path, timedelta(hours=48)).remove_old(datetime.now(UTC))
+    assert {each.name for each in tmp_path.iterdir()} == {
+        path.name,
+        f"{path.name}.json",
+        f"{path.name}.waiting",
+        written.name,
+    }
+
+
+def test_the_next_backup_finds_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest go first, before their time; the last one never does."""
+    paths = [_left(tmp_path, timedelta(minutes=m))[0] for m in (30, 20, 10)]
+    free = iter([0, 1, 2])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free)))
+    folder = BackupFolder(tmp_path, timedelta(hours=48))
+    folder.make_room()
+    assert backups_in(tmp_path) == paths[2:] and len(list(tmp_path.iterdir())) == 3
+    folder.make_room()
+    assert backups_in(tmp_path) == paths[2:]
+
+
+def test_progress_is_told_in_tenths() -> None:
+    """Ten lines say how far it is, however many pieces there are; without a known end one each 100 MB."""
+    said: list[str] = []
+    steps = Steps(said.append)
+    for done in range(1, 1001):
+        steps(done, 1000)
+    assert said == [f"  {percent} %" for percent in range(10, 101, 10)]
+    said.clear()
+    steps = Steps(said.append)
+    for done in range(0, 250_000_001, 1_000_000):
+        steps(done, None)
+    assert said == ["  100 MB", "  200 MB"]
 
 
 async def test_after_a_lost_valkey_the_totals_are_those_of_the_stream(
@@ -203,6 +447,8 @@ async def test_after_a_lost_valkey_the_totals_are_those_of_the_stream(
     await until(uploaded)
     made = await asyncio.to_thread(run, "backup")
     assert made.returncode == 0, made.stderr
+    assert made.stdout.splitlines()[0] == "Valkey makes a snapshot"
+    assert f"uploading to s3://{bucket}" in made.stdout
     for seq in range(41, 61):
         await sender.batch("s1", seq)
     await until(lambda: store.messages("t1"), 60)
@@ -215,12 +461,16 @@ async def test_after_a_lost_valkey_the_totals_are_those_of_the_stream(
     await until(service.ready, 200)
     assert await store.messages("t1") == 60
     assert await store.keys_without_expiry() == []
+    # What was lost is back.
+    assert await store.redis.get("counters:since") == "0"
     async with aioboto3.Session(aws.access_key_id, "test").client(
         "s3", endpoint_url=aws.url, region_name=aws.region
     ) as s3:
         listed = {each["Key"] for each in (await s3.list_objects_v2(Bucket=bucket))["Contents"]}
         last = backups_in(folder)[-1]
         assert {last.name, f"{last.name}.json"} <= listed
-        rules = await s3.get_bucket_lifecycle_configuration(Bucket=bucket)
-    assert [rule["Expiration"]["Days"] for rule in rules["Rules"]] == [2]
+        rules = (await s3.get_bucket_lifecycle_configuration(Bucket=bucket))["Rules"]
+        head = await s3.head_object(Bucket=bucket, Key=last.name)
+    assert [rule["Expiration"]["Days"] for rule in rules if "Expiration" in rule] == [2]
+    assert head["ServerSideEncryption"] == "AES256"
     assert json.loads(last.with_name(f"{last.name}.json").read_text())["bytes"] == last.stat().st_size

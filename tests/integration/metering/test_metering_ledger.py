@@ -12,7 +12,7 @@ import pytest
 
 from artcafe_common.contracts.metering import UsageRow
 from artcafe_common.errors import ErrorCode, ServiceError
-from artcafe_metering import commands, durability, keys
+from artcafe_metering import commands, durability, keys, metrics
 from artcafe_metering.batches import Batch
 from artcafe_metering.figures import Figures
 from artcafe_metering.ledger import Ledger
@@ -136,6 +136,41 @@ async def test_a_hole_far_behind_is_given_up_and_told(
     assert await store.redis.strlen(keys.source_key("s1")) < 1024
     missing = [record for record in caplog.records if record.getMessage() == "usage_batches_missing"]
     assert [(record.levelname, vars(record)["batches"]) for record in missing] == [("ERROR", 1)]
+
+
+async def test_a_batch_that_does_not_come_is_told_of_until_it_does(
+    ledger_of: Any, batch_of: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not one that is only late, nor where another replica has applied it; also of a source that ended."""
+    now = 0.0
+    books, others = ledger_of(monotonic=lambda: now), ledger_of()
+
+    async def age() -> float:
+        await books.look_for_holes()
+        return float(metrics.FLOOR_LAG._value.get())
+
+    await books.apply([batch_of(source, seq) for source in ("s1", "s2", "s3") for seq in (1, 2)])
+    assert await age() == 0
+    # Each round leaves the last hole behind, and makes another one.
+    for seq in (4, 6, 8):
+        now += 200
+        await books.apply([batch_of("s1", seq)])
+        await books.apply([batch_of("s1", seq - 1)])
+    assert await age() == 0
+    await books.apply([batch_of(source, 10) for source in ("s1", "s2")])
+    now += 3601
+    assert [await age(), await age()] == [3601, 3601]
+    told = [vars(each)["source"] for each in caplog.records if each.getMessage() == "usage_batch_not_come"]
+    assert told == ["s1", "s2"]
+    await others.apply([batch_of("s2", seq) for seq in range(3, 10)])
+    await books.apply([batch_of("s1", 11)])
+    assert await age() == 3601
+    now += 10
+    await others.apply([batch_of("s1", 9)])
+    assert await age() == 0
+    await books.apply([batch_of("s3", 5)])
+    now += 26 * 3600
+    assert await age() == 0
 
 
 async def test_a_sequence_that_jumps_far_ahead_allocates_no_huge_window(
@@ -267,6 +302,31 @@ async def test_a_batch_that_cannot_be_applied_changes_nothing_and_holds_up_nobod
     await store.redis.delete(spoilt)
     assert await books.apply([good, bad]) == [True, True]
     assert (await store.messages("good"), await store.messages("bad")) == (1, 1)
+
+
+@pytest.mark.parametrize("spoilt", ["many", "1.5", "", "9" * 30, "9007199254740992"])
+@pytest.mark.parametrize("period", ["hour", "day", "month"])
+async def test_a_figure_that_is_no_number_loses_no_batch(
+    ledger_of: Any, store: Any, batch_of: Any, period: str, spoilt: str
+) -> None:
+    """Where one field cannot grow nothing is written and nothing remembered: repaired, the batch counts."""
+    books = ledger_of()
+    batch = batch_of("s1", 1, UsageRow("bad", "a1", "c1", messages=1, bytes_in=7))
+    day = batch.hour.date()
+    key = {
+        "hour": keys.hour_key("bad", batch.hour),
+        "day": keys.day_key("bad", day),
+        "month": keys.month_key("bad", day),
+    }[period]
+    await store.redis.hset(key, "bytes_in", spoilt)
+    assert await books.apply([batch]) == [False]
+    assert await books.apply([batch]) == [False]
+    assert [name async for name in store.redis.scan_iter(match="*{bad}*")] == [key]
+    await store.redis.delete(key)
+    assert await books.apply([batch]) == [True]
+    assert await store.messages("bad") == 1
+    for name in (keys.hour_key("bad", batch.hour), keys.day_key("bad", day), keys.month_key("bad", day)):
+        assert await store.redis.hgetall(name) == {"messages": "1", "bytes_in": "7"}
 
 
 class Interrupted(Ledger):

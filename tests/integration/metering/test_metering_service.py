@@ -5,18 +5,29 @@ from __future__ import annotations
 import asyncio
 import random
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from artcafe_common.clock import SystemClock
-from artcafe_common.contracts.metering import GET_MONTH, GetMonth, UsageRow
+from artcafe_common.config import load
+from artcafe_common.contracts.metering import GET_MONTHS, GetMonths, UsageRow
 from artcafe_common.contracts.platform import GetHealth, health_endpoint
+from artcafe_common.dynamo import Dynamo
 from artcafe_common.errors import ErrorCode, ServiceError
 from artcafe_common.rpc import call
+from artcafe_common.starting import cancel_all
 from artcafe_common.usage import UsageCounter, UsageReporter
+from artcafe_devstack.ports import free_port
+from artcafe_metering import __main__ as service
+from artcafe_metering import making, roller
+from artcafe_metering.config import MeteringConfig
+from artcafe_metering.objects import Bucket
+from artcafe_metering.rolled import Rolled
 
 ROUTES = ("/current", "/metrics", "/history", "/summary")
+ALL_ROUTES = (*ROUTES, "/adjustments", "/reconciliation")
 
 
 async def test_a_killed_process_loses_and_doubles_nothing(
@@ -42,8 +53,7 @@ async def test_a_killed_process_loses_and_doubles_nothing(
         victim.kill()
         await asyncio.sleep(chaos.random() * 0.3)
         victim.start()
-    publishing.cancel()
-    await asyncio.wait([publishing])
+    await cancel_all([publishing])
     await until(sender.unacknowledged, 0)
     stored = await sender.stored()
     assert len(stored) > 100
@@ -146,8 +156,8 @@ async def test_what_a_publisher_reports_is_served_within_a_second(
         ("a1", 3),
         ("a2", 3),
     ]
-    month = await call(bus, GET_MONTH, GetMonth("t1"))
-    assert (month.tenant_id, month.month, month.messages) == ("t1", f"{today:%Y-%m}", 10)
+    months = await call(bus, GET_MONTHS, GetMonths(month=f"{today:%Y-%m}", tenant_ids=["t1", "t2"]))
+    assert months.messages == {"t1": 10, "t2": 0}
 
 
 async def test_its_own_calls_are_counted(
@@ -234,7 +244,8 @@ async def test_roles_of_a_tenant(world: Any, service_of: Any, role: str, status:
     world.tenant("t1")
     headers = world.person("ann", t1=role)
     service = await service_of()
-    assert [(await service.get(path, headers)).status_code for path in ROUTES] == [status] * len(ROUTES)
+    answers = [(await service.get(path, headers)).status_code for path in ALL_ROUTES]
+    assert answers == [status] * len(ALL_ROUTES)
 
 
 async def test_roles_of_the_platform_see_every_tenant(
@@ -251,9 +262,19 @@ async def test_roles_of_the_platform_see_every_tenant(
         named = headers | {"X-Tenant-Id": "gone"}
         gone = (await service.get("/current", named)).json()
         assert (gone["usage"]["messages"], gone["plan"]) == (2, None)
-        for path in ROUTES:
-            assert (await service.get(path, headers, tenant_id="never")).status_code == 404
+        for path in ALL_ROUTES:
+            assert (await service.get(path, headers, tenant_id="never")).status_code == 404, path
         assert (await service.get("/current", headers)).status_code == 403
+    await service.get("/current", headers, tenant_id="t1")
+
+    async def calls(tenant_id: str) -> int:
+        found: int = (await store.sums(f"stats:d:*:{{{tenant_id}}}"))["api_calls"]
+        return found
+
+    # That one was counted last: what came before it is nobody's usage, or would be seen by now.
+    await until(lambda: calls("t1"), 3)
+    assert (await calls("gone"), await calls("never")) == (0, 0)
+    assert (await service.get("/current", headers, tenant_id="never")).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -308,7 +329,7 @@ async def test_with_registry_or_valkey_away_it_says_so(
     for path in ROUTES:
         assert (await service.get(path, headers)).status_code == 503
     with pytest.raises(ServiceError) as caught:
-        await call(bus, GET_MONTH, GetMonth("t1"))
+        await call(bus, GET_MONTHS, GetMonths(month="2026-01", tenant_ids=["t1"]))
     assert caught.value.code is ErrorCode.UNAVAILABLE
     health = await call(bus, health_endpoint("metering"), GetHealth())
     assert health.status == "down"
@@ -318,8 +339,30 @@ async def test_ids_in_requests_of_other_services_are_checked(bus: Any, service_o
     """A tenant id that is none is refused before it becomes a key."""
     await service_of()
     with pytest.raises(ServiceError) as caught:
-        await call(bus, GET_MONTH, GetMonth("t1}:x"))
+        await call(bus, GET_MONTHS, GetMonths(month="2026-01", tenant_ids=["t1}:x"]))
     assert caught.value.code is ErrorCode.INVALID_ARGUMENT
+
+
+async def test_groups_are_read_page_by_page(
+    service_of: Any, world: Any, sender: Any, store: Any, until: Any, tmp_path: Path
+) -> None:
+    """Over replicas too: a token that one gave out works at another one which signs with the same key."""
+    key = {"METERING_SIGNING_KEY_FILE": str(tmp_path / "signing.pem")}
+    services = [await service_of(**key), await service_of(**key)]
+    world.tenant("t1")
+    headers = world.person("ann", t1="owner")
+    rows = [UsageRow("t1", f"a{number}", messages=1) for number in (3, 1, 2)]
+    await sender.batch("s1", 1, *rows)
+    await until(lambda: store.messages("t1"), 3)
+    found: list[str] = []
+    query = {"group_by": "agent", "limit": "1"}
+    for turn in range(3):
+        page = (await services[turn % 2].get("/metrics", headers, **query)).json()
+        found += [each["agent_id"] for each in page["totals"]["groups"]]
+        assert page["totals"]["messages"] == 3
+        query["next_token"] = page["next_token"]
+    assert (found, page["next_token"]) == (["a1", "a2", "a3"], None)
+    assert "next_token" not in (await services[0].get("/metrics", headers, group_by="agent")).json()
 
 
 async def test_metrics_and_document_are_served(service_of: Any, sender: Any, store: Any, until: Any) -> None:
@@ -331,7 +374,28 @@ async def test_metrics_and_document_are_served(service_of: Any, sender: Any, sto
     assert "artcafe_metering_messages_total 7.0" in text
     assert 'artcafe_metering_batches_total{outcome="applied"} 1.0' in text
     document = (await service.get("/openapi.json")).json()
-    assert set(document["paths"]) == {f"/api/v1/usage{path}" for path in (*ROUTES, "/adjustments")}
+    assert set(document["paths"]) == {f"/api/v1/usage{path}" for path in ALL_ROUTES}
+
+
+async def test_what_has_no_metrics_of_its_own_is_looked_at(
+    valkey: Any, store: Any, service_of: Any, until: Any
+) -> None:
+    """Prometheus sees how full Valkey is, and that no copy of the stream is missing."""
+    await store.redis.config_set("maxmemory", "64mb")
+    service = await service_of()
+
+    async def seen() -> dict[str, float]:
+        lines = (await service.client.get("/metrics")).text.splitlines()
+        named = ("artcafe_metering_valkey_memory", "artcafe_metering_stream_copies_missing ")
+        return {line.split()[0]: float(line.split()[1]) for line in lines if line.startswith(named)}
+
+    async def bound() -> float:
+        return (await seen())["artcafe_metering_valkey_memory_max_bytes"]
+
+    await until(bound, 64 * 1024 * 1024)
+    figures = await seen()
+    assert 100_000 < figures["artcafe_metering_valkey_memory_bytes"] < 64 * 1024 * 1024
+    assert figures["artcafe_metering_stream_copies_missing"] == 0
 
 
 @pytest.mark.parametrize(
@@ -349,3 +413,62 @@ async def test_a_wrong_setting_stops_the_start(service_of: Any, name: str, value
     assert f"configuration: {line}" in service.log()
     assert "Traceback" not in service.log()
     assert "hidden" not in service.log()
+
+
+async def test_calls_over_the_plans_rate_are_refused(world: Any, service_of: Any) -> None:
+    """Reading usage is held to the plan's calls per minute, each tenant by itself."""
+    world.tenant("t1", api_calls_per_minute=5)
+    world.tenant("t2", api_calls_per_minute=5)
+    headers = world.person("ann", t1="owner")
+    service = await service_of()
+    answers = [await service.get(path, headers) for path in ROUTES * 4]
+    assert [answer.status_code for answer in answers[:5]] == [200] * 5
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused
+    assert refused[0].json()["code"] == "resource_exhausted"
+    assert int(refused[0].headers["retry-after"]) >= 1
+    assert (await service.get("/current", world.person("bob", t2="owner"))).status_code == 200
+
+
+async def test_a_bucket_that_cannot_be_made_holds_up_no_rollup(
+    nats: Any,
+    valkey: Any,
+    aws: Any,
+    sender: Any,
+    world: Any,
+    until: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Closed periods are rolled up, the other bucket is made, and the log says which one is wrong and why."""
+    monkeypatch.setattr(roller, "PASS_SECONDS", 0.2)
+    monkeypatch.setattr(making, "TABLES_RETRY_SECONDS", 0.2)
+    environment = {"NATS_URL": nats.url, "REDIS_URL": valkey.url, "CREATE_TABLES": "true"}
+    environment |= {"METERING_EXPORT_BUCKET": "No_Bucket", "METERING_BACKUP_BUCKET": "a-bucket"}
+    environment |= {"METERING_HTTP_PORT": str(free_port())} | aws.environment()
+    for name, value in aws.environment().items():
+        monkeypatch.setenv(name, value)
+    world.tenant("t1")
+    day = datetime.now(UTC) - timedelta(days=3)
+    await sender.batch("s1", 1, UsageRow("t1", messages=3), at=day.timestamp())
+    stop = asyncio.Event()
+    serving = asyncio.create_task(service.serve(load(MeteringConfig, "METERING_", environment), stop))
+    url, region = aws.url, aws.region
+    async with Dynamo.connect(region=region, endpoint_url=url, prefix="artcafe-") as dynamo:
+
+        async def closed() -> list[int]:
+            try:
+                entries = await Rolled(dynamo).entries("t1", "day", f"{day:%Y-%m-%d}", f"{day:%Y-%m-%d}")
+            except ServiceError:
+                return []
+            return [entry.figures.messages for entry in entries]
+
+        await until(closed, [3])
+
+    stop.set()
+    await serving
+    failures = [vars(each) for each in caplog.records if each.getMessage() == "create_tables_failed"]
+    assert {each["what"] for each in failures} == {"No_Bucket"}
+    assert "InvalidBucketName" in failures[0]["reason"]
+    async with Bucket.connect("a-bucket", region=region, endpoint_url=url) as bucket:
+        await bucket.client.head_bucket(Bucket="a-bucket")

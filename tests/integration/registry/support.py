@@ -121,10 +121,12 @@ class Stage:
         self.stack.push_async_callback(client.aclose)
         return client
 
-    async def tenant(self, owner: str = "", plan: str = "enterprise", **fields: Any) -> str:
+    async def tenant(
+        self, owner: str = "", plan: str = "enterprise", created_at: str | None = None, **fields: Any
+    ) -> str:
         """Make a tenant in the store and return its id; its owner's id is the same unless given."""
         tenant_id = f"t-{new_ulid()}"
-        now = rfc3339(time.time())
+        now = created_at or rfc3339(time.time())
         await self.store.tenants.create(
             Tenant(
                 tenant_id=tenant_id,

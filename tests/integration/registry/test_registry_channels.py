@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from artcafe_common.clock import rfc3339
 from artcafe_common.contracts.registry import (
     GET_GRANTS,
     RESOLVE_CHANNEL,
@@ -16,8 +17,36 @@ from artcafe_common.contracts.registry import (
 from artcafe_common.dynamo import Item
 from artcafe_common.errors import ErrorCode, ServiceError
 from artcafe_common.rpc import call
+from artcafe_registry.domain.records import Channel
 
 from .support import Stage, until
+
+
+@pytest.mark.parametrize("channel_id", ["agents.presence.online", "agents.presence.a.b"])
+async def test_presence_channels_are_the_platforms(stage: Stage, channel_id: str) -> None:
+    """Nobody makes a channel on which the platform tells of presence, nor publishes in one that is there."""
+    tenant_id, owner = await stage.owner(auto_create_channels=True)
+    answers = [
+        await owner.post("/channels", json={"name": "p", "channel_id": channel_id}),
+        await owner.post("/channels", json={"name": channel_id}),
+        await owner.post(f"/channels/{channel_id}/messages", json={"agent_id": "a1"}),
+    ]
+    made = ResolveChannel(tenant_id=tenant_id, channel_id=channel_id, create_for="a1")
+    with pytest.raises(ServiceError) as refused:
+        await call(stage.bus, RESOLVE_CHANNEL, made)
+    assert refused.value.code == ErrorCode.PERMISSION_DENIED
+    assert (await owner.get("/channels")).json()["channels"] == []
+    # As an earlier release let people make it.
+    now = rfc3339(0)
+    await stage.store.channels.create(
+        Channel(tenant_id=tenant_id, channel_id=channel_id, name="p", created_at=now, updated_at=now)
+    )
+    answers.append(await owner.post(f"/channels/{channel_id}/messages", json={"agent_id": "a1"}))
+    for answer in answers:
+        assert answer.status_code == 403
+        assert answer.json()["detail"] == "the platform itself tells of presence"
+    assert (await owner.delete(f"/channels/{channel_id}")).status_code == 204
+    assert (await owner.post("/channels", json={"name": "agents.presence"})).status_code == 201
 
 
 async def test_created_channel_reads_back(stage: Stage) -> None:
@@ -143,6 +172,8 @@ async def test_member_row_is_made_replaced_and_removed(stage: Stage) -> None:
     assert made.json() == (await owner.get("/channels/c/members/a")).json()
     grants = (await call(stage.bus, GET_GRANTS, GetGrants(tenant_id, "a"))).grants
     assert grants == [Grant(channel_id="c", role="subscriber", auto_subscribe=True)]
+    assert (await owner.get("/agents/a/channels")).json() == {"members": [made.json()], "next_token": None}
+    assert (await owner.get("/agents/ghost/channels")).status_code == 404
     replaced = (await owner.put("/channels/c/members/a", json={})).json()
     assert replaced["role"] == "both"
     assert replaced["auto_subscribe"] is False

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 
 import httpx
 import pytest
 
+from artcafe_common.clock import rfc3339
 from artcafe_common.contracts.registry import RESOLVE_CHANNEL, ChannelInfo, ResolveChannel
 from artcafe_common.errors import ErrorCode, ServiceError
 from artcafe_common.rpc import call
@@ -158,3 +160,36 @@ async def test_person_creates_at_most_three_tenants_at_once(stage: Stage) -> Non
     assert (await person.delete(f"/tenants/{made[0]}")).status_code == 204
     assert (await person.post("/tenants", json={"name": "mine"})).status_code == 201
     assert (await person.post("/tenants", json={"name": "mine"})).status_code == 409
+
+
+async def test_making_and_deleting_tenants_has_an_end(stage: Stage) -> None:
+    """Each new tenant has a month of its own: one person makes six in a month, deleted or not."""
+    person = stage.client("restless")
+    for _ in range(6):
+        made = await person.post("/tenants", json={"name": "mine"})
+        assert made.status_code == 201
+        assert (await person.delete(f"/tenants/{made.json()['tenant_id']}")).status_code == 204
+    refused = await person.post("/tenants", json={"name": "mine"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "failed_precondition")
+    assert "6 in a month" in refused.json()["detail"]
+    # Neither others nor the next month know of it.
+    assert (await stage.client("patient").post("/tenants", json={"name": "mine"})).status_code == 201
+    year, month = (int(part) for part in rfc3339(time.time())[:7].split("-"))
+    later = f"{year + month // 12}-{month % 12 + 1:02}-01T00:00:00.000Z"
+    await stage.tenant("restless", self_service=True, created_at=later)
+
+
+async def test_a_stranger_is_held_to_a_rate_and_learns_nothing(stage: Stage) -> None:
+    """Who belongs to no tenant may not have the store read without end, and not find out what there is."""
+    there = await stage.tenant()
+    await stage.store.tenants.mark_deleting(there, rfc3339(time.time()))
+    stranger = stage.client("stranger")
+    answers = [await stranger.delete(f"/tenants/{tenant_id}") for tenant_id in (there, "nowhere")]
+    told = [answer.json() | {"instance": ""} for answer in answers]
+    assert told[0] == told[1] and told[0]["status"] == 403
+    codes: set[int] = set()
+    async with asyncio.timeout(60):
+        while 429 not in codes:
+            some = await asyncio.gather(*(stranger.delete("/tenants/nowhere") for _ in range(50)))
+            codes |= {answer.status_code for answer in some}
+    assert codes <= {403, 429}

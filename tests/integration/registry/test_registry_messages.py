@@ -10,10 +10,11 @@ import httpx
 import msgspec
 from nats.aio.msg import Msg
 
-from artcafe_common.contracts.metering import GET_MONTH, GetMonth, Month, UsageBatch, UsageRow
+from artcafe_common.contracts.metering import GET_MONTHS, GetMonths, Months, UsageBatch, UsageRow
 from artcafe_common.envelope import LiveMessage, decode_frame
 from artcafe_common.ids import new_ulid
 from artcafe_common.rpc import serve
+from artcafe_common.streams import USAGE, ensure_stream
 from artcafe_registry.store.replays import Replay
 
 from .support import Stage, until
@@ -232,20 +233,22 @@ async def test_used_up_month_refuses_messages(stage: Stage) -> None:
     """Where metering says that the month is used up a publish is 402; without metering it passes."""
     _, owner = await _channel(stage, plan="free")
 
-    async def month(request: GetMonth) -> Month:
-        return Month(tenant_id=request.tenant_id, month="2026-01", messages=9_999)
+    async def months(request: GetMonths) -> Months:
+        return Months(month=request.month, messages=dict.fromkeys(request.tenant_ids, 9_999))
 
-    async with serve(stage.bus, GET_MONTH, month, queue="metering"):
+    async with serve(stage.bus, GET_MONTHS, months, queue="metering"):
         assert (await owner.post("/channels/team.updates/messages", json={})).status_code == 200
         refused = await owner.post("/channels/team.updates/messages", json={})
     assert refused.status_code == 402
-    assert refused.json()["resource"] == "messages_per_month"
+    quota = {"resource": "messages_per_month", "current": 10_000, "limit": 10_000, "plan": "free"}
+    assert refused.json().items() >= quota.items()
     _, unmetered = await _channel(stage, plan="free")
     assert (await unmetered.post("/channels/team.updates/messages", json={})).status_code == 200
 
 
 async def test_accepted_messages_and_calls_are_reported(stage: Stage) -> None:
     """Metering gets a message with its bytes per accepted publish, and a call per authenticated request."""
+    await ensure_stream(stage.bus.jetstream(), USAGE)
     tenant_id, owner = await _channel(stage)
     body = '{"text":"é"}'
     for _ in range(3):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from artcafe_common.clock import rfc3339
 from artcafe_common.contracts.platform import GetHealth, health_endpoint
 from artcafe_common.contracts.registry import (
     GET_AGENT,
@@ -157,10 +159,15 @@ async def test_caches_are_not_believed_while_the_bus_is_away(
             assert (await viewer.get("/agents")).status_code == 403
 
 
-async def test_replicas_forget_what_another_one_changed(stage: Stage) -> None:
-    """A change on one replica is seen by the next request on the other, caches or not."""
-    tenant_id, here = await stage.owner()
-    there = stage.client(tenant_id, replica=await stage.start_replica())
+async def test_replicas_forget_what_another_one_changed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change on one replica is soon seen on the other, though what that has cached would never expire."""
+    for name in ("TENANT", "AGENT", "CHANNEL"):
+        monkeypatch.setattr(f"artcafe_registry.directory.{name}_SECONDS", 3600.0)
+    tenant_id = await stage.tenant()
+    one, two = await stage.start_replica(), await stage.start_replica()
+    here, there = stage.client(tenant_id, replica=one), stage.client(tenant_id, replica=two)
     await here.post("/agents", json={"name": "0", "agent_id": "a"})
     await here.post("/channels", json={"name": "0", "channel_id": "c"})
     for number in range(1, 20):
@@ -168,7 +175,40 @@ async def test_replicas_forget_what_another_one_changed(stage: Stage) -> None:
         for path in ("/agents/a", "/channels/c", f"/tenants/{tenant_id}"):
             assert (await reader.get(path)).status_code == 200
             assert (await writer.put(path, json={"name": str(number)})).status_code == 200
-            assert (await reader.get(path)).json()["name"] == str(number), path
+            await _named(reader, path, str(number))
+
+
+async def _named(reader: httpx.AsyncClient, path: str, name: str) -> None:
+    async def seen() -> bool:
+        return bool((await reader.get(path)).json()["name"] == name)
+
+    await until(seen)
+
+
+async def test_a_client_may_ask_for_what_is_stored_now(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `Cache-Control: no-cache` a replica that was told of nothing answers with the newest."""
+    for name in ("TENANT", "PERSON", "AGENT", "CHANNEL"):
+        monkeypatch.setattr(f"artcafe_registry.directory.{name}_SECONDS", 3600.0)
+    tenant_id = await stage.tenant()
+    owner = stage.client(tenant_id, replica=await stage.start_replica())
+    await owner.post("/agents", json={"name": "old", "agent_id": "a"})
+    await owner.post("/channels", json={"name": "old", "channel_id": "c"})
+
+    async def names(**headers: str) -> list[list[str]]:
+        agent = (await owner.get("/agents/a", headers=headers)).json()
+        channel = (await owner.get("/channels/c", headers=headers)).json()
+        tenants = (await owner.get("/tenants", headers=headers)).json()["tenants"]
+        return [[agent["name"]], [channel["name"]], sorted(tenant["name"] for tenant in tenants)]
+
+    before = [["old"], ["old"], ["Test"]]
+    assert await names() == before
+    # As another replica would, without this one being told.
+    now = rfc3339(time.time())
+    await stage.store.agents.update(tenant_id, "a", {"name": "new"}, now)
+    await stage.store.channels.update(tenant_id, "c", {"name": "new"}, now)
+    await stage.tenant(owner=tenant_id)
+    assert await names() == before
+    assert await names(**{"Cache-Control": "max-age=0, no-cache"}) == [["new"], ["new"], ["Test", "Test"]]
 
 
 async def test_health_is_told_over_nats(stage: Stage) -> None:

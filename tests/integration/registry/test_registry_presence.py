@@ -6,10 +6,13 @@ import asyncio
 import random
 
 import msgspec
+import pytest
 
 from artcafe_common.contracts.gateway import PRESENCE, Presence, PresenceStatus
 from artcafe_common.contracts.registry import LIST_AGENT_STATUS, ListAgentStatus
 from artcafe_common.rpc import call
+from artcafe_registry.domain.records import Agent
+from artcafe_registry.store.agents import AgentStore
 
 from .support import Stage, until
 
@@ -91,15 +94,45 @@ async def test_newest_version_wins_in_whatever_order_events_come(stage: Stage) -
     tenant_id, owner = await stage.owner()
     await owner.post("/agents", json={"name": "a", "agent_id": "a"})
     states: list[PresenceStatus] = ["online", "suspect", "offline"]
-    events = [_presence(tenant_id, "a", states[version % 3], version) for version in range(1, 30)]
+    events = [
+        _presence(tenant_id, "a", states[version % 3], version, last_seen=f"2026-01-01T00:01:{version}.000Z")
+        for version in range(10, 30)
+    ]
     shuffled = events * 2
     random.Random(3).shuffle(shuffled)
     await asyncio.gather(*(stage.store.agents.set_presence(event) for event in shuffled))
     agent = await stage.store.agents.get(tenant_id, "a")
     assert agent is not None
-    assert (agent.status, agent.last_seen) == (events[-1].status, events[-1].at)
+    assert (agent.status, agent.last_seen) == (events[-1].status, events[-1].last_seen)
     assert not await stage.store.agents.set_presence(_presence(tenant_id, "a", "online", 29))
     assert await stage.store.agents.set_presence(_presence(tenant_id, "a", "online", 30))
+
+
+async def test_since_when_an_agent_is_connected_is_kept_while_it_is(stage: Stage) -> None:
+    """REST and the list for dashboards tell since when an agent is connected, and why it was lost."""
+    tenant_id, owner = await stage.owner()
+    await owner.post("/agents", json={"name": "a", "agent_id": "a"})
+    since = "2026-01-01T00:00:00.000Z"
+    await _say(stage, _presence(tenant_id, "a", "online", 1, connected_at=since, reason="connected"))
+    await _until_status(stage, tenant_id, "a", "online")
+    (told,) = (await call(stage.bus, LIST_AGENT_STATUS, ListAgentStatus(tenant_id=tenant_id))).agents
+    assert (told.connected_at, told.reason) == (since, "connected")
+    await _say(stage, _presence(tenant_id, "a", "offline", 2, reason="heartbeat timeout"))
+    await _until_status(stage, tenant_id, "a", "offline")
+    (shown,) = (await owner.get("/agents")).json()["agents"]
+    assert (shown["connected_at"], shown["reason"]) == (None, "heartbeat timeout")
+
+
+async def test_when_an_agent_was_last_seen_is_not_when_it_was_given_up(stage: Stage) -> None:
+    """The gateway says when it heard of the agent last; where that is unknown, what was known stays."""
+    tenant_id, owner = await stage.owner()
+    await owner.post("/agents", json={"name": "a", "agent_id": "a"})
+    seen = "2026-01-01T00:00:00.000Z"
+    shown = []
+    for version, known in ((1, seen), (2, None)):
+        await stage.store.agents.set_presence(_presence(tenant_id, "a", "offline", version, last_seen=known))
+        shown.append((await owner.get("/agents/a")).json()["last_seen"])
+    assert shown == [seen, seen]
 
 
 async def test_unknown_agent_is_not_brought_into_being(stage: Stage) -> None:
@@ -182,3 +215,81 @@ async def test_status_comes_in_pages_of_a_tenants_own(stage: Stage) -> None:
         assert "invalid_argument" in str(error)
     else:
         raise AssertionError("a foreign token was taken")
+
+
+async def test_what_an_agent_states_never_keeps_others_from_being_read(stage: Stage) -> None:
+    """Metadata that is too deep to be read everywhere is not kept, and events that are none stop nobody."""
+    tenant_id, owner = await stage.owner()
+    for agent_id in ("deep", "deeper", "other"):
+        await owner.post("/agents", json={"name": agent_id, "agent_id": agent_id, "metadata": {"k": 1}})
+    for version, depth in enumerate((65, 500, 900, 940, 950, 960, 970, 980, 990), 1):
+        event = msgspec.json.encode(_presence(tenant_id, "deep", "online", version))
+        stated = b'{"a":' * depth + b"1" + b"}" * depth
+        data = event[:-1] + b',"metadata":' + stated + b"}"
+        await stage.bus.jetstream().publish(PRESENCE.subject(tenant_id=tenant_id, agent_id="deep"), data)
+    for payload in (b"{", b"\xff", b"[" * 50_000, b"null"):
+        await stage.bus.jetstream().publish(PRESENCE.subject(tenant_id=tenant_id, agent_id="deeper"), payload)
+    await _say(stage, _presence(tenant_id, "other", "online", 1))
+    await _until_status(stage, tenant_id, "other", "online")
+    await _until_status(stage, tenant_id, "deep", "online")
+    listed = await owner.get("/agents")
+    assert listed.status_code == 200
+    assert [agent["metadata"] for agent in listed.json()["agents"]] == [{"k": 1}] * 3
+    told = await call(stage.bus, LIST_AGENT_STATUS, ListAgentStatus(tenant_id=tenant_id))
+    assert {agent.agent_id for agent in told.agents} == {"deep", "deeper", "other"}
+
+
+async def test_an_event_that_cannot_be_written_is_not_tried_for_ever(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug in writing one event costs that event, and not those of all others."""
+    tenant_id, owner = await stage.owner()
+    for agent_id in ("bad", "good"):
+        await owner.post("/agents", json={"name": agent_id, "agent_id": agent_id})
+    write = AgentStore.set_presence
+    tried: list[str] = []
+
+    async def fails_for_one(self: AgentStore, presence: Presence) -> bool:
+        tried.append(presence.agent_id)
+        if presence.agent_id == "bad":
+            raise KeyError("a bug")
+        return await write(self, presence)
+
+    monkeypatch.setattr(AgentStore, "set_presence", fails_for_one)
+    await _say(stage, _presence(tenant_id, "bad", "online", 1))
+    await _say(stage, _presence(tenant_id, "good", "online", 1))
+    await _until_status(stage, tenant_id, "good", "online")
+
+    async def settled() -> bool:
+        consumer = await stage.bus.jetstream().consumer_info("PRESENCE", "registry-presence")
+        return bool(consumer.num_ack_pending == 0 and consumer.num_pending == 0)
+
+    await until(settled)
+    assert tried.count("bad") == 1
+
+
+async def test_agents_that_state_much_are_listed_in_smaller_pages(stage: Stage) -> None:
+    """No page is larger than a message on the bus may be, and none of the agents is left out."""
+    tenant_id = await stage.tenant()
+    wanted = [f"a{number:02}" for number in range(50)]
+    for agent_id in wanted:
+        agent = Agent(
+            tenant_id=tenant_id,
+            agent_id=agent_id,
+            name="a",
+            metadata={"k": "x" * 16_000},
+            capabilities=["é" * 128] * 64,
+            created_at="2026-01-01T00:00:00.000Z",
+            updated_at="2026-01-01T00:00:00.000Z",
+        )
+        await stage.store.agents.create(agent)
+    found: list[str] = []
+    pages = 0
+    next_token: str | None = None
+    while pages == 0 or next_token is not None:
+        asked = ListAgentStatus(tenant_id=tenant_id, next_token=next_token)
+        page = await call(stage.bus, LIST_AGENT_STATUS, asked)
+        found += [agent.agent_id for agent in page.agents]
+        pages, next_token = pages + 1, page.next_token
+    assert found == wanted
+    assert pages == 2

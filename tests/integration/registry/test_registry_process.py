@@ -9,13 +9,18 @@ import signal
 import sys
 
 import httpx
+import pytest
 
 from artcafe_common.bus import Bus
+from artcafe_common.config import load
 from artcafe_common.contracts.auth import GET_JWKS, GetJwks, Jwks
 from artcafe_common.contracts.registry import Changed
+from artcafe_common.errors import ServiceError
 from artcafe_common.rpc import serve
 from artcafe_devstack.ports import free_port
 from artcafe_devstack.servers import AwsEndpoint
+from artcafe_registry.config import PREFIX, CommandConfig
+from artcafe_registry.platform_roles import change_platform_roles
 
 from .support import Issuer, Stage, until
 
@@ -46,13 +51,16 @@ FIRST = ("bootstrap", "--tenant-id", "first", "--tenant-name", "First", "--plan"
 async def test_bootstrap_makes_a_tenant_once(stage: Stage, aws: AwsEndpoint) -> None:
     """The command makes tenant, owner and administrator; run again it changes nothing."""
     environment = aws.environment() | {"TABLE_PREFIX": "test-", "NATS_URL": stage.nats_url}
-    arguments = (*FIRST, "--owner-user-id", "me", "--platform-admin", "--auto-create-channels")
+    owner = ("--owner-user-id", "me", "--owner-email", "me@example.com")
+    arguments = (*FIRST, *owner, "--platform-admin", "--auto-create-channels")
     me = stage.client("me")
     assert (await me.get("/tenants")).json()["tenants"] == []
     assert (await _command(environment, *arguments))[0] == 0
     (tenant,) = (await me.get("/tenants")).json()["tenants"]
     assert (tenant["id"], tenant["name"], tenant["plan"]) == ("first", "First", "pro")
     assert tenant["auto_create_channels"] is True
+    (member,) = (await me.get("/tenants/first/members")).json()["members"]
+    assert (member["user_id"], member["email"]) == ("me", "me@example.com")
     assert (await me.post("/agents", json={"name": "a"})).status_code == 201
     renamed = await me.put("/tenants/first", json={"name": "Renamed", "plan": "basic"})
     assert renamed.status_code == 200
@@ -68,13 +76,42 @@ async def test_bootstrap_makes_a_tenant_once(stage: Stage, aws: AwsEndpoint) -> 
     await until(told)
 
 
+async def test_bootstrap_does_not_bring_a_deleted_tenant_back(stage: Stage, aws: AwsEndpoint) -> None:
+    """The command says in one line that the id of a deleted tenant is not used again."""
+    tenant_id, owner = await stage.owner()
+    assert (await owner.delete(f"/tenants/{tenant_id}")).status_code == 204
+    arguments = ("bootstrap", "--tenant-id", tenant_id, "--tenant-name", "x", "--owner-user-id", "me")
+    environment = aws.environment() | {"TABLE_PREFIX": "test-", "NATS_URL": stage.nats_url}
+    code, _, err = await _command(environment, *arguments)
+    assert code == 1
+    assert "ids are not used again" in err
+
+
 async def test_bootstrap_needs_the_store_alone(aws: AwsEndpoint) -> None:
     """Without NATS and without the service's own settings it works, creating its tables where told to."""
     environment = aws.environment() | {"CREATE_TABLES": "true"}
     code, _, err = await _command(environment, *FIRST, "--owner-user-id", "me")
     assert code == 0, err
-    code, out, _ = await _command(aws.environment(), "create-tables")
-    assert (code, out) == (0, "tables: ok\n")
+
+
+async def test_roles_on_the_platform_are_given_and_taken(stage: Stage, aws: AwsEndpoint) -> None:
+    """Whoever bills for the platform gets the role for that by a command, and needs none that may do more."""
+    environment = aws.environment() | {"TABLE_PREFIX": "test-"}
+    command = ("platform-roles", "--user-id", "biller", "--give", "billing")
+    assert (await _command(environment, *command))[:2] == (0, "biller: billing\n")
+    tenant_id = await stage.tenant()
+    biller = stage.client("biller")
+    (tenant,) = (await biller.get("/tenants")).json()["tenants"]
+    assert (tenant["tenant_id"], tenant["role"]) == (tenant_id, "billing")
+    config = load(CommandConfig, PREFIX, environment)
+    both = await change_platform_roles(config, "biller", ["platform_admin", "billing"], [])
+    assert both == ["billing", "platform_admin"]
+    assert await change_platform_roles(config, "biller", [], ["billing", "owner"]) == ["platform_admin"]
+    assert await change_platform_roles(config, "biller", [], []) == ["platform_admin"]
+    assert await change_platform_roles(config, "biller", [], ["platform_admin"]) == []
+    assert (await biller.get("/tenants", headers={"Cache-Control": "no-cache"})).json()["tenants"] == []
+    with pytest.raises(ServiceError, match="not one of a person"):
+        await change_platform_roles(config, "", ["billing"], [])
 
 
 async def test_bootstrap_refuses_what_is_no_id(aws: AwsEndpoint) -> None:

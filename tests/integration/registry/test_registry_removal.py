@@ -40,12 +40,21 @@ async def _furnish(stage: Stage) -> str:
     return tenant_id
 
 
+async def _is_gone(stage: Stage, tenant_id: str) -> bool:
+    """Tell whether of a tenant only the row is left by which its id is not used again."""
+    rows = await stage.rows_with(tenant_id)
+    said = {"tenant_id": tenant_id, "deleted": True, "status": "deleting", "plan": "enterprise"}
+    emptied = {"name": "", "created_by": "", "overrides": "{}", "agents": 0, "channels": 0, "owners": 0}
+    rest = {"auto_create_channels", "revision", "created_at", "updated_at", "self_service"}
+    return len(rows) == 1 and {name: rows[0].get(name) for name in rows[0].keys() - rest} == said | emptied
+
+
 async def test_deleted_tenant_leaves_no_row(stage: Stage) -> None:
-    """After a tenant's deletion no table has a row in which it is named, and others have all of theirs."""
+    """After a tenant's deletion its tombstone alone names it, and others have all of their rows."""
     doomed, other = await _furnish(stage), await _furnish(stage)
     before = len(await stage.rows_with(other))
     assert (await stage.client(doomed).delete(f"/tenants/{doomed}")).status_code == 204
-    assert await stage.rows_with(doomed) == []
+    assert await _is_gone(stage, doomed)
     assert len(await stage.rows_with(other)) == before
     with pytest.raises(ServiceError) as refused:
         await call(stage.bus, GET_TENANT, GetTenant(doomed))
@@ -93,7 +102,7 @@ async def test_tenant_deletion_that_was_cut_short_is_finished_at_the_next_start(
     await stage.start_replica()
 
     async def gone() -> bool:
-        return await stage.rows_with(tenant_id) == []
+        return await _is_gone(stage, tenant_id)
 
     await until(gone)
     assert Revoked(tenant_id=tenant_id, reason="tenant_deleted") in stage.revoked
@@ -112,7 +121,46 @@ async def test_owner_may_ask_again_for_a_deletion_that_was_cut_short(stage: Stag
     assert (await member.delete(f"/tenants/{tenant_id}")).status_code == 403
     assert (await stage.client("nobody", replica=fresh).delete(f"/tenants/{tenant_id}")).status_code == 403
     assert (await owner.delete(f"/tenants/{tenant_id}")).status_code == 204
-    assert await stage.rows_with(tenant_id) == []
+    assert await _is_gone(stage, tenant_id)
+
+
+async def test_id_of_a_deleted_tenant_is_never_used_again(stage: Stage) -> None:
+    """Nobody gets the id of a deleted tenant, and for everybody there is no such tenant."""
+    tenant_id, owner = await stage.tenant("maker", self_service=True), stage.client("maker")
+    root, stranger = await stage.platform_admin(), stage.client("stranger")
+    assert (await owner.delete(f"/tenants/{tenant_id}")).status_code == 204
+    for person in (stranger, owner, root):
+        refused = await person.post("/tenants", json={"name": "mine", "tenant_id": tenant_id})
+        assert (refused.status_code, refused.json()["code"]) == (409, "already_exists")
+    assert (await stranger.get(f"/tenants/{tenant_id}")).status_code == 403
+    for answer in (
+        await root.get(f"/tenants/{tenant_id}"),
+        await root.put(f"/tenants/{tenant_id}", json={"name": "again"}),
+        await root.delete(f"/tenants/{tenant_id}"),
+        await root.post(f"/tenants/{tenant_id}/members", json={"user_id": "late"}),
+    ):
+        assert answer.status_code == 404
+    assert await stage.store.tenants.get(tenant_id) is None
+    listed = (await root.get("/tenants", params={"limit": 100})).json()["tenants"]
+    assert tenant_id not in {tenant["tenant_id"] for tenant in listed}
+    assert await _is_gone(stage, tenant_id)
+
+
+async def test_of_racing_deletions_and_creations_none_brings_an_id_back(stage: Stage) -> None:
+    """However deletions and creations of one id fall together, the id is gone at the end, once."""
+    tenant_id, owner = await stage.tenant("maker", self_service=True), stage.client("maker")
+    stranger = stage.client("stranger")
+    answers = await asyncio.gather(
+        *(owner.delete(f"/tenants/{tenant_id}") for _ in range(4)),
+        *(stranger.post("/tenants", json={"name": "mine", "tenant_id": tenant_id}) for _ in range(8)),
+    )
+    assert {answer.status_code for answer in answers[:4]} <= {204, 403, 404}
+    assert 204 in {answer.status_code for answer in answers[:4]}
+    assert {answer.status_code for answer in answers[4:]} == {409}
+    assert await _is_gone(stage, tenant_id)
+    # Its maker has room for one more, however many finished the deletion.
+    made = [(await owner.post("/tenants", json={"name": "mine"})).status_code for _ in range(4)]
+    assert made == [201, 201, 201, 409]
 
 
 async def test_nothing_is_made_in_a_tenant_that_is_being_deleted(stage: Stage) -> None:

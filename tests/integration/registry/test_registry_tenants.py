@@ -163,6 +163,31 @@ async def test_suspended_tenant_is_closed_to_its_people_and_told(stage: Stage) -
     assert (await owner.get("/agents/a")).status_code == 200
 
 
+async def test_list_and_tenant_show_the_same_role(stage: Stage) -> None:
+    """The caller's in it: a platform administrator may be its owner, too."""
+    other = await stage.tenant()
+    admin = await stage.platform_admin()
+    own = (await admin.post("/tenants", json={"name": "Mine"})).json()["tenant_id"]
+    listed = {each["tenant_id"]: each["role"] for each in (await admin.get("/tenants")).json()["tenants"]}
+    assert listed == {own: "owner", other: "platform_admin"}
+    for tenant_id, role in listed.items():
+        assert (await admin.get(f"/tenants/{tenant_id}")).json()["role"] == role
+
+
+async def test_who_bills_for_the_platform_sees_all_tenants_and_changes_none(stage: Stage) -> None:
+    """There must be a way to know whom to bill; a role that this version does not know shows nobody."""
+    tenant_id, _ = await stage.owner(plan="pro")
+    for user_id, role in (("biller", "billing"), ("later", "auditor")):
+        await stage.store.members.set_platform_roles(user_id, [role])
+    biller = stage.client("biller")
+    (listed,) = (await biller.get("/tenants")).json()["tenants"]
+    assert (listed["tenant_id"], listed["plan"], listed["role"]) == (tenant_id, "pro", "billing")
+    assert (await biller.get(f"/tenants/{tenant_id}")).json()["role"] == "billing"
+    assert (await biller.put(f"/tenants/{tenant_id}", json={"name": "x"})).status_code == 403
+    assert (await biller.delete(f"/tenants/{tenant_id}")).status_code == 403
+    assert (await stage.client("later").get("/tenants")).json()["tenants"] == []
+
+
 async def test_platform_administrator_sees_all_tenants_but_no_messages(stage: Stage) -> None:
     """They list every tenant in full pages and read each, but neither make agents nor publish in them."""
     made = {await stage.tenant() for _ in range(7)}

@@ -1,0 +1,253 @@
+"""What production has beside the platform: replicas, autoscaling, budgets, roles, the way in."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+from prometheus_client import Gauge
+
+from artcafe_auth.issuers import read_issuers
+from artcafe_common.config import SharedConfig
+from artcafe_gateway import metrics
+from artcafe_gateway.config import GatewayConfig
+from artcafe_metering.config import MeteringConfig
+
+from .manifests import NAME, ROOT, SERVICES, Manifests, build
+
+SCALED = ("edge", *SERVICES)
+ALWAYS_THREE = "nats"
+
+
+def test_services_and_edge_grow_by_load_and_are_never_alone(production: Manifests) -> None:
+    """Each has an autoscaler with two pods at least, and no number of replicas to fight with it."""
+    scalers = {each["metadata"]["name"]: each["spec"] for each in production.of("HorizontalPodAutoscaler")}
+    assert scalers.keys() == set(SCALED)
+    for name, scaler in scalers.items():
+        assert "replicas" not in production.get("Deployment", name)["spec"]
+        assert 2 <= scaler["minReplicas"] < scaler["maxReplicas"], name
+        (cpu,) = [each["resource"]["target"] for each in scaler["metrics"] if each["type"] == "Resource"]
+        assert cpu["type"] == "AverageValue"
+
+
+def test_gateways_grow_by_their_sockets_and_shrink_slowly(production: Manifests) -> None:
+    """The metric exists, a lost pod's agents fit into the others, and one pod at a time is drained."""
+    spec = production.get("HorizontalPodAutoscaler", "gateway-ws")["spec"]
+    (sockets,) = [each["pods"] for each in spec["metrics"] if each["type"] == "Pods"]
+    assert isinstance(metrics.CONNECTIONS, Gauge)
+    assert sockets["metric"]["name"] == next(iter(metrics.CONNECTIONS.describe())).name
+    pod = production.pod("gateway-ws")
+    environment = production.environment(pod, pod.containers[0])
+    most = int(environment["GATEWAY_MAX_CONNECTIONS"])
+    wanted, fewest = int(sockets["target"]["averageValue"]), spec["minReplicas"]
+    assert wanted * fewest / (fewest - 1) <= 0.7 * most
+    down = spec["behavior"]["scaleDown"]
+    assert down["stabilizationWindowSeconds"] >= 1800
+    (policy,) = down["policies"]
+    assert policy["type"] == "Pods" and policy["value"] == 1
+    assert policy["periodSeconds"] >= 2 * pod.spec["terminationGracePeriodSeconds"]
+    # Of several processes in a pod one would answer a scrape with its own sockets only.
+    assert environment["GATEWAY_WORKERS"] == "1"
+
+
+def test_machines_are_emptied_one_pod_at_a_time(production: Manifests) -> None:
+    """Whatever there are several of has a budget; that of Valkey, which is alone, would block a machine."""
+    budgets = {each["metadata"]["name"]: each["spec"] for each in production.of("PodDisruptionBudget")}
+    assert budgets.keys() == {*SCALED, "nats"}
+    for name, budget in budgets.items():
+        assert budget["maxUnavailable"] == 1
+        assert budget["selector"]["matchLabels"] == {NAME: name}
+
+
+def test_pods_are_spread(production: Manifests) -> None:
+    """Over zones and machines; two servers of NATS never share a machine."""
+    for name in (*SCALED, "nats"):
+        constraints = production.pod(name).spec["topologySpreadConstraints"]
+        keys = {each["topologyKey"]: each["whenUnsatisfiable"] for each in constraints}
+        hard = "DoNotSchedule" if name == "nats" else "ScheduleAnyway"
+        assert keys == {"kubernetes.io/hostname": hard, "topology.kubernetes.io/zone": "ScheduleAnyway"}
+        for each in constraints:
+            assert each["maxSkew"] == 1
+
+
+def test_nats_is_three_and_streams_are_on_all(production: Manifests) -> None:
+    """Servers, routes, addresses of clients and copies of streams agree."""
+    spec = production.get("StatefulSet", "nats")["spec"]
+    names = [f"nats-{number}.{spec['serviceName']}" for number in range(spec["replicas"])]
+    pod = production.pod("nats")
+    peers = production.environment(pod, pod.containers[0])["NATS_PEERS"]
+    assert peers == " ".join(f"{name}:6222" for name in names)
+    settings = production.get("ConfigMap", "settings")["data"]
+    assert settings["NATS_URL"] == ",".join(f"nats://{name}:4222" for name in names)
+    assert settings["NATS_STREAM_REPLICAS"] == str(len(names)) == "3"
+    assert production.get("Service", "nats")["spec"]["publishNotReadyAddresses"] is True
+    assert spec["podManagementPolicy"] == "Parallel"
+
+
+def test_locally_there_is_one_of_everything(built: dict[str, Manifests]) -> None:
+    """A small machine runs it, with streams on the one server."""
+    local = built["local"]
+    assert not local.of("HorizontalPodAutoscaler") and not local.of("PodDisruptionBudget")
+    assert not local.of("Ingress")
+    for kind in ("Deployment", "StatefulSet"):
+        assert {each["spec"].get("replicas", 1) for each in local.of(kind)} == {1}
+    assert local.get("ConfigMap", "settings")["data"]["NATS_STREAM_REPLICAS"] == "1"
+    pod = local.pod("nats")
+    assert local.environment(pod, pod.containers[0])["NATS_PEERS"] == ""
+    assert "lifecycle" not in pod.containers[0]
+
+
+def test_stores_keep_what_they_have(manifests: Manifests) -> None:
+    """NATS and Valkey write to claims; Valkey's settings are those that metering needs."""
+    for name in ("nats", "valkey"):
+        (claim,) = manifests.get("StatefulSet", name)["spec"]["volumeClaimTemplates"]
+        assert claim["metadata"]["name"] == "data"
+        (container,) = manifests.pod(name).containers
+        assert {"name": "data", "mountPath": "/data"} in container["volumeMounts"]
+    valkey = manifests.get("ConfigMap", "valkey-config")["data"]["valkey.conf"]
+    for line in ("appendonly yes", "appendfsync everysec", "save 30 1000", "maxmemory-policy noeviction"):
+        assert line in valkey.splitlines()
+    # A backup is read by Valkey from the address at which metering sees it.
+    assert manifests.get("Service", "valkey")["spec"]["clusterIP"] == "None"
+    pod = manifests.pod("metering")
+    environment = manifests.environment(pod, pod.containers[0])
+    assert environment["METERING_BACKUP_DIR"].startswith("/state/") and environment["METERING_BACKUP_BUCKET"]
+
+
+def test_valkey_has_memory_for_a_copy(manifests: Manifests) -> None:
+    """Writing a snapshot takes up to as much again as the data."""
+    pod = manifests.pod("valkey")
+    (container,) = pod.containers
+    data = container["env"][0]["value"]
+    most = {"384mb": 384, "2gb": 2048}[data]
+    limit = container["resources"]["limits"]["memory"]
+    assert {"768Mi": 768, "4Gi": 4096}[limit] >= 2 * most
+
+
+def test_backups_of_two_days_have_room(production: Manifests) -> None:
+    """A pod over the size of its folder would be evicted, so the folder takes all backups that are kept."""
+    (state,) = [each for each in production.pod("metering").spec["volumes"] if each["name"] == "state"]
+    claim = state["ephemeral"]["volumeClaimTemplate"]["spec"]
+    kept = {field.name: field.default for field in msgspec.structs.fields(MeteringConfig)}
+    backups = kept["backup_kept_hours"] * 60 / kept["backup_interval_minutes"]
+    assert production.pod("valkey").containers[0]["env"][0]["value"] == "2gb"
+    # A snapshot is smaller than what it is of.
+    assert int(claim["resources"]["requests"]["storage"].removesuffix("Gi")) > backups * 2 * 0.6
+
+
+@pytest.mark.parametrize("name", ["registry", "gateway-ws"])
+def test_usage_that_waits_has_room(production: Manifests, name: str) -> None:
+    """What a process may keep, and what some that were killed have left, is below the limit of the folder."""
+    pod = production.pod(name)
+    (container,) = pod.containers
+    environment = production.environment(pod, container)
+    assert {"name": "state", "mountPath": environment["ARTCAFE_STATE_DIR"]} in container["volumeMounts"]
+    (state,) = [each["emptyDir"] for each in pod.spec["volumes"] if each["name"] == "state"]
+    spool = {field.name: field.default for field in msgspec.structs.fields(SharedConfig)}["usage_spool_mib"]
+    assert int(state["sizeLimit"].removesuffix("Mi")) >= 4 * int(environment.get("USAGE_SPOOL_MIB", spool))
+
+
+def test_tables_are_made_by_each_service_with_a_role_of_their_own(manifests: Manifests) -> None:
+    """Each image makes its own tables, one after the other; a Job that is done makes room for the next."""
+    job = manifests.get("Job", "tables")["spec"]
+    pod = manifests.pod("tables")
+    assert pod.spec["serviceAccountName"] == "tables"
+    images = {name: manifests.pod(name).containers[0]["image"] for name in SERVICES}
+    assert {each["name"]: each["image"] for each in pod.containers} == images
+    assert all(each["args"] == ["create-tables"] for each in pod.containers)
+    assert job["ttlSecondsAfterFinished"] <= 600
+    for name in SERVICES:
+        service = manifests.pod(name)
+        assert "CREATE_TABLES" not in manifests.environment(service, service.containers[0])
+
+
+def test_each_service_has_the_role_that_is_its_own(production: Manifests) -> None:
+    """Those that need AWS get it by a role of the cluster; the account comes from one place."""
+    roles = {
+        each["metadata"]["name"]: each["metadata"].get("annotations", {}).get("eks.amazonaws.com/role-arn")
+        for each in production.of("ServiceAccount")
+    }
+    assert {name: role for name, role in roles.items() if role} == {
+        name: f"arn:aws:iam::000000000000:role/artcafe-{name}" for name in (*SERVICES, "tables")
+    }
+    text = subprocess.run(
+        ["grep", "-rhoE", "AKIA[A-Z0-9]{16}", str(ROOT / "k8s")], capture_output=True, text=True, check=False
+    ).stdout
+    assert text == ""
+
+
+def test_the_site_is_set_in_one_place(program: str, tmp_path: Path, built: dict[str, Manifests]) -> None:
+    """Each line of site.env gets to where it belongs, and none stays behind."""
+    values = {
+        "AWS_REGION": "ap-south-1",
+        "AWS_ACCOUNT_ID": "123456789012",
+        "PUBLIC_HOST": "pubsub.example.org",
+        "LOAD_BALANCER_CIDR": "10.77.0.0/20",
+        "USAGE_EXPORT_BUCKET": "their-exports",
+        "USAGE_BACKUP_BUCKET": "their-backups",
+    }
+    # A copy of what is built from, with another site.
+    for folder in ("k8s", "deploy", "edge"):
+        subprocess.run(["cp", "-r", str(ROOT / folder), str(tmp_path)], check=True)
+    site = tmp_path / "k8s" / "overlays" / "production" / "settings" / "site.env"
+    named = re.findall(r"^([A-Z_]+)=", site.read_text(), re.MULTILINE)
+    assert set(named) == values.keys()
+    site.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+    theirs = build(program, str(tmp_path / "k8s" / "overlays" / "production"))
+    text = json.dumps(theirs.objects)
+    for value in values.values():
+        assert value in text
+    before = re.findall(
+        r"eu-central-1\b|000000000000|artcafe\.example\.com|10\.0\.0\.0/16|artcafe-usage-", text
+    )
+    # The region of the example's identity provider is not ours.
+    assert set(before) <= {"eu-central-1"}
+    assert theirs.get("ConfigMap", "settings")["data"]["AWS_REGION"] == "ap-south-1"
+    assert (
+        theirs.get("ConfigMap", "gateway-ws-settings")["data"]["GATEWAY_PUBLIC_URL"]
+        == "https://pubsub.example.org"
+    )
+    assert theirs.get("Ingress", "edge")["spec"]["rules"][0]["host"] == "pubsub.example.org"
+    assert not [each for each in theirs.of("ConfigMap") if each["metadata"]["name"] == "site"]
+
+
+def test_the_way_in_is_made_for_sockets(production: Manifests) -> None:
+    """The load balancer waits longer than the server's pings, checks nginx itself and speaks TLS only."""
+    ingress = production.get("Ingress", "edge")
+    annotations = {key.rpartition("/")[2]: value for key, value in ingress["metadata"]["annotations"].items()}
+    (idle,) = re.findall(r"idle_timeout.timeout_seconds=(\d+)", annotations["load-balancer-attributes"])
+    pings = {field.name: field.default for field in msgspec.structs.fields(GatewayConfig)}
+    assert int(idle) > pings["ping_interval"] + pings["ping_timeout"]
+    assert "access_logs" not in annotations["load-balancer-attributes"]
+    assert annotations["ssl-redirect"] == "443"
+    edge = production.pod("edge")
+    ports = {port["name"]: port["containerPort"] for port in edge.containers[0]["ports"]}
+    assert annotations["healthcheck-port"] == str(ports["health"])
+    # The balancer cuts nothing off that the edge still serves.
+    (delay,) = re.findall(
+        r"deregistration_delay.timeout_seconds=(\d+)", annotations["target-group-attributes"]
+    )
+    frame = (ROOT / "deploy" / "edge" / "nginx.conf").read_text()
+    (shutdown,) = re.findall(r"^worker_shutdown_timeout (\d+)s;", frame, re.MULTILINE)
+    serving = edge.containers[0]["lifecycle"]["preStop"]["sleep"]["seconds"] + int(shutdown)
+    assert serving < int(delay) <= edge.spec["terminationGracePeriodSeconds"]
+    real = production.get("ConfigMap", "edge-settings")["data"]["EDGE_REAL_IP"]
+    assert real.startswith("set_real_ip_from 10.0.0.0/16 ;") and "X-Forwarded-For" in real
+
+
+def test_the_example_of_identity_providers_is_one(production: Manifests, tmp_path: Path) -> None:
+    """What stands in the place of the operator's issuers can be read."""
+    file = tmp_path / "issuers.json"
+    file.write_text(production.get("ConfigMap", "issuers")["data"]["issuers.json"])
+    assert read_issuers(str(file), allow_http=False)
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_a_rollout_takes_nothing_away_before_the_new_is_there(production: Manifests, name: str) -> None:
+    """New pods come first."""
+    rolling = production.get("Deployment", name)["spec"]["strategy"]["rollingUpdate"]
+    assert rolling["maxUnavailable"] == 0
