@@ -23,7 +23,7 @@ EMULATOR_STAMP := $(EMULATOR_VENV)/.emulator
 
 .PHONY: help
 help: ## Show this help
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z][a-z0-9-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- Setting up ---
 
@@ -71,6 +71,11 @@ run: setup ## Run everything on this machine (EDGE_PORT=8080, ARTCAFE_STATE=.art
 demo: setup ## Show two agents talking through the running stack
 	@exec $(BIN)/python -m artcafe_devstack.demo $(ARGS)
 
+.PHONY: doctor
+doctor: ## Check a running deployment: this machine's stack, docker compose, or ARGS="--kubernetes"
+	@python=$(BIN)/python; test -x $$python || python=$$($(FIND_PYTHON)) || exit 1; \
+	PYTHONPATH=tools exec $$python -m doctor $(ARGS)
+
 .PHONY: backup
 backup: setup ## Back up the usage counters of the running stack
 	@exec $(BIN)/python -m artcafe_devstack.metering backup
@@ -82,8 +87,13 @@ restore: setup ## Replace the running stack's usage counters by a backup (FROM=f
 # --- Checking ---
 
 .PHONY: test
-test: test-unit ## Run all tests but those of the containers (PYTEST_ARGS="-k name")
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile tests --ignore=tests/containers $(PYTEST_ARGS)
+test: test-unit ## Run all tests but those of containers and Kubernetes (PYTEST_ARGS="-k name")
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile tests --ignore=tests/containers --ignore=tests/kubernetes $(PYTEST_ARGS)
+
+.PHONY: test-chaos
+test-chaos: CHAOS_SECONDS ?= 300
+test-chaos: setup-dev ## Kill parts of the platform under load, and compare usage (CHAOS_SECONDS=300, CHAOS_SEED)
+	@CHAOS_SECONDS=$(CHAOS_SECONDS) $(BIN)/python -m pytest tests/chaos --capture=no --show-capture=no $(PYTEST_ARGS)
 
 .PHONY: test-unit
 test-unit: setup-dev ## Run the packages' own tests
@@ -103,7 +113,7 @@ format: setup-dev ## Bring all code into the house's form
 .PHONY: types
 types: setup-dev ## Check types
 	@for package in $(PACKAGES); do $(BIN)/mypy $$package/src $$package/tests || exit 1; done
-	@$(BIN)/mypy conftest.py requirements bench tests
+	@$(BIN)/mypy conftest.py requirements bench tests tools/doctor
 
 .PHONY: docs
 docs: setup-dev ## Write the documents that are made from the code
@@ -123,6 +133,10 @@ bench: setup-dev ## Measure, side by side with the alternatives
 secrets: ## Make the secrets that compose.yaml mounts, where they are missing
 	@sh deploy/make-secrets.sh
 
+.PHONY: rotate
+rotate: ## Replace a secret of the containers and recreate those who use it (SECRET=nats-auth, ...)
+	@sh deploy/rotate.sh $(SECRET)
+
 .PHONY: images
 images: ## Build the container images of the services
 	@IMAGE_REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) docker compose build $(ARGS)
@@ -135,9 +149,39 @@ up: secrets images ## Run everything in containers, on http://127.0.0.1:8080
 down: ## Stop the containers; the volumes stay
 	@docker compose down $(ARGS)
 
+.PHONY: tables
+tables: ## Make all tables and buckets, or what they lack (VIA=compose; VIA=python: settings of this shell)
+	@PYTHON=$(BIN)/python sh deploy/tables.sh create-tables $(VIA)
+
+.PHONY: tables-check
+tables-check: ## Tell how tables and buckets differ from what the services declare; ends with an error where they do
+	@PYTHON=$(BIN)/python sh deploy/tables.sh check-tables $(VIA)
+
 .PHONY: test-containers
-test-containers: setup-dev ## Test compose.yaml and the images in a container engine
+test-containers: setup-dev ## Test images, compose.yaml and the pods of k8s in a container engine
 	@$(BIN)/python -m pytest tests/containers --capture=no $(PYTEST_ARGS)
+
+# --- Kubernetes (docs/operations.md) ---
+
+# Validates against the schemas of several versions; on some machines it lies beside the repository.
+K8S_CHECKER ?= ../shared/containers/k8s-check.sh
+# Of operators that may be there: their schemas are their own.
+CUSTOM_KINDS := SecretStore ExternalSecret PodMonitor PrometheusRule
+
+.PHONY: k8s-check
+k8s-check: setup-dev ## Check manifests and alerts: schemas (K8S_CHECKER), and that they agree with the code
+	@if [ -x "$(K8S_CHECKER)" ]; then \
+		"$(K8S_CHECKER)" $(CUSTOM_KINDS:%=--allow %) k8s/overlays/local k8s/overlays/production k8s/monitoring \
+			k8s/examples/external-secrets; \
+	else \
+		printf '%s\n' '!!! NOT RUN: the check of the manifests against the schemas of Kubernetes.' \
+			"!!! There is no $(K8S_CHECKER): set K8S_CHECKER to one."; \
+	fi
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile tests/kubernetes $(PYTEST_ARGS)
+
+.PHONY: promtool
+promtool: setup ## Fetch promtool, which k8s-check plays the alerts with, where it is missing (Debian's package)
+	@command -v promtool > /dev/null || sh tools/fetch-promtool.sh $(BIN)/promtool
 
 # --- Tidying up ---
 

@@ -29,6 +29,8 @@ DEPLOYABLES = {
     "metering.txt": "services/metering",
     "agent-sdk.txt": "libs/agent-sdk",
 }
+# Where the workspace's own packages are that others depend on.
+OWN = {"artcafe-common": "libs/common", "artcafe-agent": "libs/agent-sdk"}
 STACK = [*DEPLOYABLES.values(), "tools/devstack"]
 # What builds the workspace's own packages for an editable installation.
 BUILD_TOOLS = ["hatchling", "editables"]
@@ -43,8 +45,10 @@ DEV_TOOLS = [
     "pytest",
     "pytest-asyncio",
     "pytest-xdist",
+    "pyyaml",
     "ruff",
     "types-aioboto3[dynamodb,s3]==15.5.0",
+    "types-pyyaml",
     "uv",
     "uvicorn[standard]",
 ]
@@ -91,8 +95,8 @@ def requirements_of(folder: str) -> set[str]:
     needed = set()
     for requirement in declared:
         name = re.split(r"[\s\[<>=!~;@]", requirement, maxsplit=1)[0]
-        if name.startswith("artcafe-"):
-            needed |= requirements_of(f"libs/{name.removeprefix('artcafe-')}")
+        if name in OWN:
+            needed |= requirements_of(OWN[name])
         else:
             needed.add(requirement)
     return needed
