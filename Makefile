@@ -86,8 +86,15 @@ restore: setup ## Replace the running stack's usage counters by a backup (FROM=f
 
 # --- Checking ---
 
+# Both parts run, whatever the first says: one run tells all that is wrong.
 .PHONY: test
-test: test-unit ## Run all tests but those of containers and Kubernetes (PYTEST_ARGS="-k name")
+test: setup-dev ## Run all tests but those of containers and Kubernetes (PYTEST_ARGS="-k name")
+	@failed=0; \
+	for part in test-unit test-suite; do $(MAKE) --no-print-directory $$part || failed=1; done; \
+	exit $$failed
+
+.PHONY: test-suite
+test-suite: setup-dev ## Run the tests of the whole: contracts, integration, end to end, browser, chaos
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile tests --ignore=tests/containers --ignore=tests/kubernetes $(PYTEST_ARGS)
 
 .PHONY: test-chaos
