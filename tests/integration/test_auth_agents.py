@@ -3,7 +3,6 @@
 import asyncio
 import re
 import shutil
-import statistics
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -203,7 +202,8 @@ async def test_refusals_are_the_same_in_body_and_time(world: World) -> None:
             assert answer.json().pop("instance")
             bodies.add(re.sub(r'"instance":"\w+"', "", answer.text))
             durations.append(answer.elapsed.total_seconds())
-        times[kind] = statistics.median(durations)
+        # The quickest of them: a busy machine only ever adds to it.
+        times[kind] = min(durations)
     assert len(bodies) == 1
     assert all(0.045 < seconds < 0.15 for seconds in times.values()), times
 

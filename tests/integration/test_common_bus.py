@@ -239,7 +239,7 @@ async def test_what_waits_for_a_server_that_does_not_read_is_bounded(own_nats: R
         assert caught.value.code == ErrorCode.UNAVAILABLE
         started = time.monotonic()
         await bus.close_gracefully(0.5)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 8
     finally:
         own_nats.thaw()
 
@@ -306,7 +306,7 @@ async def test_flush_that_was_given_up_does_no_harm(own_nats: RunningServer) -> 
         finally:
             own_nats.thaw()
         bus.publish_nowait(name, b"1")
-        await until(lambda: got == [b"1"], 2)
+        await until(lambda: got == [b"1"])
 
 
 async def test_flush_fails_at_once_when_the_connection_is_lost(own_nats: RunningServer) -> None:
@@ -323,7 +323,7 @@ async def test_flush_fails_at_once_when_the_connection_is_lost(own_nats: Running
         own_nats.kill()
         with pytest.raises(StaleConnectionError):
             await flushing
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 8
 
 
 async def test_closing_while_the_server_is_away_ends_the_reconnecting(tmp_path: Path) -> None:
@@ -367,7 +367,7 @@ async def test_task_can_be_cancelled_while_it_waits_for_room(own_nats: RunningSe
         task = asyncio.create_task(publish())
         await asyncio.sleep(0.5)
         task.cancel()
-        await asyncio.wait([task], timeout=2)
+        await asyncio.wait([task], timeout=10)
         assert task.cancelled()
     finally:
         own_nats.thaw()

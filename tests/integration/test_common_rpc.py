@@ -87,10 +87,10 @@ async def test_nobody_serving_is_unavailable_at_once(client: Bus, endpoint: Endp
     """A call that nobody serves fails right away and not after its timeout."""
     started = time.monotonic()
     with pytest.raises(ServiceError) as caught:
-        await call(client, endpoint, Ask(1))
+        await call(client, endpoint, Ask(1), timeout=30)
     assert caught.value.code == ErrorCode.UNAVAILABLE
     assert caught.value.retry_after is not None
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 10
 
 
 async def test_call_while_the_bus_is_away_is_unavailable_at_once(
@@ -103,20 +103,19 @@ async def test_call_while_the_bus_is_away_is_unavailable_at_once(
             await until(lambda: not bus.is_connected)
             started = time.monotonic()
             with pytest.raises(ServiceError) as caught:
-                await call(bus, endpoint, Ask(1))
+                await call(bus, endpoint, Ask(1), timeout=30)
             assert caught.value.code == ErrorCode.UNAVAILABLE
-            assert time.monotonic() - started < 0.5
+            assert time.monotonic() - started < 10
 
 
-async def test_requests_are_worked_on_side_by_side(
-    client: Bus, server: Bus, endpoint: Endpoint[Ask, Answer]
-) -> None:
-    """Ten requests of 0.2 s each take 0.2 s and not 2 s."""
+async def test_requests_are_worked_on_side_by_side(client: Bus, server: Bus) -> None:
+    """Fifty requests of 0.2 s each take 0.2 s and not 10 s."""
+    endpoint = Endpoint(subject(), Ask, Answer, 20.0)
     async with serve(server, endpoint, _echo, queue="test"):
         started = time.monotonic()
-        answers = await asyncio.gather(*(call(client, endpoint, Ask(n, 0.2)) for n in range(10)))
-        assert time.monotonic() - started < 1
-    assert [answer.number for answer in answers] == list(range(10))
+        answers = await asyncio.gather(*(call(client, endpoint, Ask(n, 0.2)) for n in range(50)))
+        assert time.monotonic() - started < 5
+    assert [answer.number for answer in answers] == list(range(50))
 
 
 async def test_concurrency_is_bounded(client: Bus, server: Bus, endpoint: Endpoint[Ask, Answer]) -> None:
@@ -187,7 +186,7 @@ async def test_caller_waits_no_longer_than_the_endpoint_says(client: Bus, server
     with pytest.raises(ServiceError) as caught:
         await call(client, endpoint, Ask(1))
     assert caught.value.code == ErrorCode.DEADLINE_EXCEEDED
-    assert 0.15 < time.monotonic() - started < 1
+    assert 0.15 < time.monotonic() - started < 10
 
 
 async def test_request_in_flight_is_answered_when_the_service_stops(
@@ -230,15 +229,15 @@ async def test_request_that_outlasts_the_drain_is_told(
 ) -> None:
     """What a stopping service cannot finish in time is answered `unavailable`, not left to time out."""
     monkeypatch.setattr(rpc, "DRAIN_TIMEOUT_SECONDS", 0.3)
-    endpoint = Endpoint(subject(), Ask, Answer, 10.0)
+    endpoint = Endpoint(subject(), Ask, Answer, 40.0)
     async with serve(server, endpoint, _echo, queue="test"):
-        asked = asyncio.create_task(call(client, endpoint, Ask(1, 8.0)))
+        asked = asyncio.create_task(call(client, endpoint, Ask(1, 30.0)))
         await asyncio.sleep(0.1)
         started = time.monotonic()
     with pytest.raises(ServiceError) as caught:
         await asked
     assert caught.value.code == ErrorCode.UNAVAILABLE
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
 
 
 async def test_nothing_is_served_after_the_end_while_the_bus_was_away(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ async def test_end_waits_for_nats_but_not_for_ever(
     _count(counter)
     started = time.monotonic()
     await reporter.finish(0.5)
-    assert 0.4 < time.monotonic() - started < 2
+    assert 0.4 < time.monotonic() - started < 8
     told = "usage_not_delivered" if counter.file is None else "usage_left_behind"
     assert told in [record.message for record in caplog.records]
     if counter.file is None:

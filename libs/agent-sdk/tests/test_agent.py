@@ -279,7 +279,7 @@ async def test_health_tells_the_truth(peer: Peer, agent_of: AgentMaker) -> None:
         assert during["connection_id"] == "c1"
         assert during["server_id"] == "peer"
         assert during["messages_sent"] == 1
-        assert during["seconds_since_ack"] < 20 * UNIT
+        assert 0 <= during["seconds_since_ack"] < 10
         for time in ("connected_at", "last_heartbeat", "last_heartbeat_ack"):
             assert during[time].endswith("Z")
         socket.drop()

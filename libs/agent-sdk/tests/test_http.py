@@ -108,7 +108,7 @@ def dripping() -> Iterator[str]:
         with accepted:
             accepted.recv(65536)
             accepted.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
-            for _ in range(250):  # not for ever: a client without a deadline must fail the test, not hang it
+            for _ in range(1000):  # not for ever: a client without a deadline must fail the test, not hang it
                 if done.wait(0.02):
                     return
                 accepted.send(b"x")
@@ -126,7 +126,7 @@ def test_timeout_is_for_the_whole_call(dripping: str) -> None:
     started = time.monotonic()
     with pytest.raises(Unreachable, match="no answer in time"):
         request("GET", dripping, timeout=0.3)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
 
 
 def test_what_is_no_http(unused_tcp_port: int) -> None:

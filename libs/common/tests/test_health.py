@@ -64,11 +64,11 @@ async def test_check_that_hangs_is_down_in_bounded_time(
 ) -> None:
     """Checks run side by side and none longer than its limit."""
     monkeypatch.setattr(health, "CHECK_TIMEOUT_SECONDS", 0.2)
-    for number in range(5):
+    for number in range(100):
         readiness.add(str(number), _hangs)
     started = time.monotonic()
     report = await readiness.report()
-    assert time.monotonic() - started < 0.8
+    assert time.monotonic() - started < 10
     assert {d.status for d in report.dependencies} == {"down"}
     assert report.dependencies[0].detail == "TimeoutError"
 

@@ -150,7 +150,7 @@ async def test_slow_head_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
                 await asyncio.sleep(0.05)
         except ConnectionError:
             pass
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 20
         writer.close()
 
 
@@ -183,7 +183,7 @@ async def test_stop_does_not_wait_for_idle_connections() -> None:
         started = time.monotonic()
         running.stop.set()
         await running.task
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < server.GRACE_SECONDS
 
 
 async def test_stop_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +195,7 @@ async def test_stop_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         started = time.monotonic()
         running.stop.set()
         await running.task
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 10
         with contextlib.suppress(httpx.HTTPError):
             await asking
 
@@ -210,7 +210,7 @@ async def test_stop_is_bounded_where_a_client_does_not_read(monkeypatch: pytest.
         started = time.monotonic()
         running.stop.set()
         await running.task
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 10
         writer.transport.abort()
         # Until the server's side has noticed.
         await asyncio.sleep(0.1)

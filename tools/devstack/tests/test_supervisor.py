@@ -147,7 +147,7 @@ def test_a_process_that_ignores_the_request_is_ended_by_force(tmp_path: Path) ->
     with _running([[_spec(tmp_path, "deaf", program, stop_seconds=0.3)]]) as run:
         began = time.monotonic()
         assert run.supervisor.stop("deaf") is False
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 9
 
 
 def test_what_a_killed_process_has_started_is_ended_too(tmp_path: Path) -> None:
