@@ -20,6 +20,8 @@ from artcafe_devstack.ports import free_port, is_free
 from artcafe_devstack.process import ManagedProcess, StackError
 from artcafe_devstack.repository import repository_root
 
+_PATIENCE_SECONDS = 30
+
 
 class _Upstream(BaseHTTPRequestHandler):
     """Answers with its name and what it was asked; upgrades and echoes on request."""
@@ -86,7 +88,7 @@ class _Edge:
     def ask(
         self, path: str, method: str = "GET", headers: dict[str, str] | None = None, body: bytes | None = None
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_PATIENCE_SECONDS)
         try:
             connection.request(method, path, body=body, headers=headers or {})
             answer = connection.getresponse()
@@ -96,7 +98,7 @@ class _Edge:
 
     def logged(self, request_id: str) -> str:
         """Return the access log once it has a request in it; a line is written after the answer was sent."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + _PATIENCE_SECONDS
         while request_id not in (text := self.access_log.read_text()):
             assert time.monotonic() < deadline, f"{request_id} is not in the access log"
             time.sleep(0.01)
@@ -198,7 +200,7 @@ def test_a_socket_is_upgraded_and_carries_bytes_both_ways(edge: _Edge) -> None:
     """The upgrade reaches the gateway and what follows is passed on untouched."""
     request = b"GET /ws/agent/a-1?ticket=secret HTTP/1.1\r\nHost: x\r\n"
     request += b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", edge.port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=_PATIENCE_SECONDS) as client:
         client.sendall(request)
         answer = client.makefile("rb")
         assert answer.readline().startswith(b"HTTP/1.1 101")
@@ -246,7 +248,7 @@ def test_query_strings_are_in_no_log(edge: _Edge) -> None:
 
 def test_every_line_of_the_log_can_be_read(edge: _Edge) -> None:
     """Whatever bytes a client sends, a line is JSON in UTF-8 and one line."""
-    with socket.create_connection(("127.0.0.1", edge.port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=_PATIENCE_SECONDS) as client:
         client.sendall(
             b'GET /api/v1/agents/"\xff\xc3\xa9?x HTTP/1.1\r\nHost: x\r\nX-Request-Id: odd-bytes\r\n'
             b'User-Agent: curl/8 "a\\b\xff\xe2\x28\r\nConnection: close\r\n\r\n'
@@ -314,16 +316,16 @@ def test_too_large_bodies_are_refused_as_a_problem(edge: _Edge) -> None:
 def test_a_service_ends_a_body_that_takes_too_long(tmp_path: Path) -> None:
     """A body goes to the service as it comes, and the client hears what that says of it meanwhile."""
     with socket.create_server(("127.0.0.1", 0)) as service:
-        service.settimeout(10)
+        service.settimeout(_PATIENCE_SECONDS)
         port = service.getsockname()[1]
         with (
             _edge(tmp_path, Upstreams(port, port, port, [port], [port])) as edge,
-            socket.create_connection(("127.0.0.1", edge.port), timeout=10) as client,
+            socket.create_connection(("127.0.0.1", edge.port), timeout=_PATIENCE_SECONDS) as client,
         ):
             client.sendall(b"POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nab")
             asked, _ = service.accept()
             with asked:
-                asked.settimeout(10)
+                asked.settimeout(_PATIENCE_SECONDS)
                 got = b""
                 while not got.endswith(b"abc"):
                     if got.endswith(b"\r\n\r\nab"):
@@ -385,7 +387,7 @@ def test_a_killed_edge_leaves_nothing_that_holds_its_port(tmp_path: Path) -> Non
         upstreams = Upstreams(auth=up, registry=up, metering=up, gateways_http=[up], gateways_ws=[up])
         with _edge(tmp_path, upstreams) as edge:
             edge.process.kill()
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + _PATIENCE_SECONDS
             while not is_free(edge.port):
                 assert time.monotonic() < deadline, "somebody still listens"
                 time.sleep(0.01)

@@ -20,7 +20,7 @@ from artcafe_devstack.process import ManagedProcess
 from artcafe_devstack.servers import AwsEndpoint, RunningServer, aws_emulator, emulator_spec
 
 _NO_RETRIES = Config(
-    retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=10, max_pool_connections=32
+    retries={"total_max_attempts": 1}, connect_timeout=30, read_timeout=60, max_pool_connections=32
 )
 # What a client sees when its server is gone; a refusal is none of them, and fails the test.
 _AWAY = (BotoCoreError, OSError)
@@ -165,7 +165,7 @@ async def test_sigkill_under_load_loses_no_acknowledged_write(server: RunningSer
             if crash == 0:
                 await _make_table(dynamodb)
             work = [asyncio.create_task(writer.run(dynamodb)) for writer in writers]
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 await asyncio.gather(*(writer.wrote(10) for writer in writers))
             server.kill()
             await asyncio.gather(*work)
@@ -275,7 +275,7 @@ async def test_a_presigned_upload_survives_sigkill(server: RunningServer) -> Non
     def upload(url: str) -> bool:
         request = urllib.request.Request(url, b"presigned", method="PUT")
         try:
-            urllib.request.urlopen(request, timeout=30).close()
+            urllib.request.urlopen(request, timeout=60).close()
         except urllib.error.HTTPError as error:
             error.close()
             assert error.code == 403
@@ -307,7 +307,7 @@ async def test_with_a_key_only_those_who_know_it_are_answered(tmp_path: Path) ->
 
     def status(url: str, method: str = "GET") -> int:
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=10) as answer:
+            with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=60) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             error.close()
@@ -356,7 +356,7 @@ async def test_an_expired_item_does_not_come_back(tmp_path: Path) -> None:
             first = {"id": {"S": "x"}, "expires_at": {"N": "1000"}}
             await dynamodb.put_item(TableName=_TABLE, Item=first)
             second = {"id": {"S": "x"}, "expires_at": {"N": "4000000000"}}
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while (await dynamodb.get_item(TableName=_TABLE, Key={"id": {"S": "x"}})).get(
                     "Item"
                 ) == first:
@@ -412,6 +412,6 @@ async def test_nobody_can_wipe_a_durable_emulator(server: RunningServer) -> None
 
     request = urllib.request.Request(f"{server.url}/_ministack/reset", method="POST")
     with pytest.raises(urllib.error.HTTPError) as refused:
-        await asyncio.to_thread(urllib.request.urlopen, request, timeout=5)
+        await asyncio.to_thread(urllib.request.urlopen, request, timeout=60)
     assert refused.value.code == 403
     refused.value.close()

@@ -1,7 +1,8 @@
 """Single servers as tests use them."""
 
 import os
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import nats
@@ -56,7 +57,7 @@ def test_a_frozen_server_answers_again_when_thawed(tmp_path: Path) -> None:
         ):
             client.ping()
         server.thaw()
-        with redis.Redis(port=server.port, socket_timeout=5) as client:
+        with redis.Redis(port=server.port, socket_timeout=30) as client:
             assert client.ping()
 
 
@@ -64,8 +65,7 @@ def test_a_frozen_server_is_stopped_cleanly(tmp_path: Path) -> None:
     """A block that ends while its server is frozen does not wait for a deadline."""
     with servers.valkey_server(tmp_path) as server:
         server.freeze()
-        began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert server.process.exit_status() == 0, "it was ended by force, after the deadline"
 
 
 def test_servers_end_with_their_block(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_port_that_is_taken_is_told_with_the_servers_own_words(tmp_path: Path)
 def _start_second_nats(folder: Path, port: int) -> None:
     spec = servers.nats_spec(folder, port)
     process = ManagedProcess(
-        ProcessSpec(name=spec.name, argv=spec.argv, log=spec.log, ready=lambda: False, start_seconds=10)
+        ProcessSpec(name=spec.name, argv=spec.argv, log=spec.log, ready=lambda: False, start_seconds=60)
     )
     process.start()
     process.wait_ready()
@@ -127,3 +127,28 @@ def test_a_free_port_is_free_until_somebody_listens() -> None:
     assert ports.is_free(port)
     with socket.create_server(("127.0.0.1", port)):
         assert not ports.is_free(port)
+
+
+def test_a_port_is_given_to_one_process_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two stacks that start at once do not both wait for the port that neither listens on yet."""
+    port = ports.free_port()
+    for name in ("_FIRST", "_LAST"):
+        monkeypatch.setattr(ports, name, port)
+    with pytest.raises(OSError, match="no free port"):
+        ports.free_port()
+    asking = (
+        f"from artcafe_devstack import ports; ports._FIRST = ports._LAST = {port}; print(ports.free_port())"
+    )
+    other = [sys.executable, "-c", asking]
+    assert subprocess.run(other, capture_output=True, check=False).returncode == 1
+    while ports._claims:
+        os.close(ports._claims.popleft())
+    for _ in range(2):
+        assert int(subprocess.run(other, capture_output=True, check=True).stdout) == port
+
+
+def test_claims_are_bounded() -> None:
+    """A process that asks for ports all its life keeps the last ones only."""
+    given = [ports.free_port() for _ in range(2 * ports._CLAIMS_MAX)]
+    assert len(ports._claims) == ports._CLAIMS_MAX
+    assert ports.claim(given[0]) and not ports.claim(given[-1])

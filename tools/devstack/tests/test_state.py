@@ -79,7 +79,7 @@ def test_leftovers_of_a_killed_launcher_are_stopped(
     os.close(folder._lock)
     again = StateFolder(tmp_path)
     again.open()
-    assert sleeper.wait(5) == -signal.SIGTERM
+    assert sleeper.wait(30) == -signal.SIGTERM
     again.close()
 
 
@@ -92,7 +92,7 @@ def test_a_frozen_leftover_is_stopped(tmp_path: Path, sleeper: "subprocess.Popen
     os.kill(sleeper.pid, signal.SIGSTOP)
     again = StateFolder(tmp_path)
     again.open()
-    assert sleeper.wait(5) == -signal.SIGTERM
+    assert sleeper.wait(30) == -signal.SIGTERM
     again.close()
 
 

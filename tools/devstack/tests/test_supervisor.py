@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def _running(groups: list[list[ProcessSpec]]) -> Iterator[_Run]:
     thread = threading.Thread(target=own)
     thread.start()
     try:
-        assert started.wait(20)
+        assert started.wait(60)
         yield run
     finally:
         stop.set()
@@ -78,7 +79,7 @@ def _running(groups: list[list[ProcessSpec]]) -> Iterator[_Run]:
 
 
 def _until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -100,7 +101,7 @@ def test_a_crashed_process_comes_back_and_is_reported_once(tmp_path: Path) -> No
     with _running([[_spec(tmp_path, "one"), _spec(tmp_path, "two")]]) as run:
         before = run.supervisor.pids()
         run.supervisor.kill("one")
-        run.supervisor.wait_ready("one", 10)
+        run.supervisor.wait_ready("one", 60)
         after = run.supervisor.pids()
         assert after["one"] != before["one"]
         assert after["two"] == before["two"]
@@ -109,6 +110,29 @@ def test_a_crashed_process_comes_back_and_is_reported_once(tmp_path: Path) -> No
             "one was ended by SIGKILL: starting it again"
         ]
         assert run.said[-1] == "one is ready again"
+
+
+def test_what_is_ready_again_was_written_down_before_it_is_told(tmp_path: Path) -> None:
+    """Whoever reads that a process is back finds its new id; whoever waits for it, that it was told."""
+    told: dict[str, tuple[bool, bool]] = {}
+    noted: list[dict[str, int]] = []
+
+    def report(line: str) -> None:
+        told[line] = noted[-1] == supervisor.pids(), supervisor.is_ready("one")
+
+    # It serves at once, before the owner of the processes has looked at anything else.
+    spec = replace(_spec(tmp_path, "one"), ready=lambda: True)
+    supervisor = Supervisor([[spec]], report=report, on_pids=lambda: noted.append(supervisor.pids()))
+    supervisor.start_all([0], threading.Event())
+    try:
+        supervisor.kill("one")
+        deadline = time.monotonic() + 60
+        while not supervisor.is_ready("one"):
+            assert time.monotonic() < deadline
+            supervisor.tick()
+    finally:
+        supervisor.stop_all()
+    assert told["one is ready again"] == (True, False)
 
 
 def test_a_process_that_does_not_stay_up_is_tried_with_pauses_and_reported_twice(tmp_path: Path) -> None:
@@ -135,7 +159,7 @@ def test_a_stopped_process_stays_stopped_until_it_is_started(tmp_path: Path) -> 
         assert run.supervisor.pids() == {}
         assert not run.supervisor.is_ready("one")
         run.supervisor.start("one")
-        run.supervisor.wait_ready("one", 10)
+        run.supervisor.wait_ready("one", 60)
         assert run.said == ["one is ready again"]
 
 

@@ -35,7 +35,7 @@ def _ask(stack: DevStack, path: str, body: Any = None, token: str = "") -> Any:
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     data = None if body is None else json.dumps(body).encode()
     with urllib.request.urlopen(
-        urllib.request.Request(stack.base_url + path, data, headers), timeout=10
+        urllib.request.Request(stack.base_url + path, data, headers), timeout=60
     ) as answer:
         return json.load(answer)
 
@@ -46,7 +46,7 @@ def _token(stack: DevStack) -> str:
     return str(_ask(stack, "/api/v1/auth/login", login)["access_token"])
 
 
-def _eventually(check: Callable[[], bool], seconds: float = 30) -> None:
+def _eventually(check: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -80,7 +80,7 @@ def test_nothing_that_it_writes_is_for_others(stack: DevStack, folder: Path) -> 
 def test_others_on_this_machine_get_nothing_out_of_the_emulator(stack: DevStack) -> None:
     """Neither without credentials nor with those that used to be enough; its health is for everyone."""
     url = stack.urls["aws"]["http"]
-    with urllib.request.urlopen(f"{url}/_ministack/health", timeout=10) as answer:
+    with urllib.request.urlopen(f"{url}/_ministack/health", timeout=60) as answer:
         assert answer.status == 200
     for key in (None, "000000000000", "rights.auth.tables", "rights.auth.tables.", "test"):
         headers = {"X-Amz-Target": "DynamoDB_20120810.Scan", "Content-Type": "application/x-amz-json-1.0"}
@@ -89,7 +89,7 @@ def test_others_on_this_machine_get_nothing_out_of_the_emulator(stack: DevStack)
             headers["Authorization"] = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
         asked = urllib.request.Request(url, b'{"TableName":"artcafe-accounts"}', headers)
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(asked, timeout=10)
+            urllib.request.urlopen(asked, timeout=60)
         refused.value.close()
         assert refused.value.code == 403
 
@@ -106,7 +106,7 @@ def test_the_demo_shows_what_it_promises(stack: DevStack, folder: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     assert "connected to gateway-1" in done.stdout
@@ -139,7 +139,7 @@ def test_each_process_comes_back_after_a_crash(stack: DevStack, name: str) -> No
     assert stack.pids[name] != before
     _eventually(lambda: _ask(stack, "/health")["status"] == "up")
     _eventually(lambda: stack.demo["pids"] == stack.pids)
-    assert _ask(stack, "/api/v1/agents", token=_token(stack))["agents"]
+    _eventually(lambda: bool(_ask(stack, "/api/v1/agents", token=_token(stack))["agents"]))
 
 
 def test_sigkill_of_everything_loses_no_acknowledged_write(stack: DevStack, folder: Path) -> None:
@@ -152,7 +152,7 @@ def test_sigkill_of_everything_loses_no_acknowledged_write(stack: DevStack, fold
     stack.close()
     began = time.monotonic()
     stack.start()
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     agents = _ask(stack, "/api/v1/agents?limit=100", token=_token(stack))["agents"]
     assert {f"survivor-{number}" for number in range(20)} <= {agent["agent_id"] for agent in agents}
     usage = _ask(stack, "/api/v1/usage/current", token=_token(stack))["usage"]

@@ -21,7 +21,7 @@ from artcafe_devstack.state import StateFolder
 
 ORDERS, CUPS = "cafe.orders", "cafe.cups"
 _ROUNDS = 5
-_PATIENCE_SECONDS = 15.0
+_PATIENCE_SECONDS = 30.0
 _TRIES = 6
 _MOTIFS = ("a fern", "a swan", "a sunrise", "two hearts", "the word `done`")
 

@@ -137,12 +137,12 @@ class DevStack:
         """Stop a process cleanly and leave it stopped; tell whether it ended by itself."""
         return self._stack.supervisor.stop(name)
 
-    def start_again(self, name: str, *, seconds: float = 30.0) -> None:
+    def start_again(self, name: str, *, seconds: float = 60.0) -> None:
         """Start a stopped process and wait until it is ready."""
         self._stack.supervisor.start(name)
         self.wait_ready(name, seconds=seconds)
 
-    def restart(self, name: str, *, seconds: float = 30.0) -> None:
+    def restart(self, name: str, *, seconds: float = 60.0) -> None:
         """Stop a process cleanly, start it and wait until it is ready."""
         self.stop(name)
         self.start_again(name, seconds=seconds)
@@ -159,7 +159,7 @@ class DevStack:
         """Send any signal to a process."""
         self._stack.supervisor.send(name, number)
 
-    def wait_ready(self, name: str, *, seconds: float = 30.0) -> None:
+    def wait_ready(self, name: str, *, seconds: float = 60.0) -> None:
         """Wait until a process that crashed or was started again is ready."""
         self._stack.supervisor.wait_ready(name, seconds)
 

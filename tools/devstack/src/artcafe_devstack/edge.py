@@ -52,7 +52,6 @@ def edge_spec(folder: Path, port: int, upstreams: Upstreams, *, log: Path, acces
         # Not through to a service: the edge is up before they are.
         ready=probes.http_answers(port, "/api/", 404),
         cwd=folder,
-        stop_seconds=5,
     )
 
 

@@ -37,7 +37,7 @@ class ProcessSpec:
     cwd: Path | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 10.0
-    start_seconds: float = 30.0
+    start_seconds: float = 60.0
 
 
 class ManagedProcess:

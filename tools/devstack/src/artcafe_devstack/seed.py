@@ -15,7 +15,7 @@ from artcafe_devstack.state import StateFolder
 
 DEMO_AGENTS = ("barista", "painter")
 _MARK = "seeded.json"
-_TIMEOUT_SECONDS = 30
+_TIMEOUT_SECONDS = 60
 _CONFLICT = 409
 
 

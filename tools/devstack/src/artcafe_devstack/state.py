@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from artcafe_devstack.ports import free_port, is_free
+from artcafe_devstack.ports import claim, free_port, is_free
 from artcafe_devstack.process import StackError, start_time_of
 
 _LETTERS_AND_DIGITS = string.ascii_letters + string.digits
@@ -160,6 +160,7 @@ class StateFolder:
             port = known.get(name)
             while port is None or port in ports.values() or not is_free(port):
                 port = free_port()
+            claim(port)
             ports[name] = port
         self.write("ports.json", {**known, **ports})
         return ports

@@ -77,11 +77,14 @@ class Supervisor:
         for name, member in self._members.items():
             with self._lock:
                 changed |= self._follow(name, member)
+        # Before it is told that a process is ready again: whoever hears that looks for its new id.
+        if changed:
+            self._on_pids()
+        for name, member in self._members.items():
+            with self._lock:
                 waited_for = member.wanted and member.start_at is None and not member.ready
             if waited_for:
                 self._probe(name, member)
-        if changed:
-            self._on_pids()
 
     def stop_all(self) -> list[str]:
         """Stop all, the last group first; return the names of those that had to be ended by force."""
@@ -130,7 +133,7 @@ class Supervisor:
         member = self._member(name)
         return member.ready and member.process.pid is not None
 
-    def wait_ready(self, name: str, seconds: float = 30.0) -> None:
+    def wait_ready(self, name: str, seconds: float = 60.0) -> None:
         """Wait until a process is ready.
 
         Raises:
@@ -213,8 +216,9 @@ class Supervisor:
         member.probed_at = time.monotonic()
         with self._lock:
             if ready and member.wanted and member.process.pid is not None:
-                member.ready = True
+                # Whoever waits until it is ready finds that it was told.
                 self._report(f"{name} is ready again")
+                member.ready = True
 
 
 def _how_it_ended(status: int | None) -> str:
