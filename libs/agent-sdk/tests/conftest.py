@@ -15,7 +15,7 @@ from artcafe_agent import AgentKey, Client, ReconnectPolicy
 # The tests are no package: what they share is found beside them.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from sdk_peer import AGENT, TENANT, UNIT, Peer, running_peer
+from sdk_peer import AGENT, PATIENCE, TENANT, UNIT, Peer, running_peer
 from sdk_rest import RestPeer, running_rest
 
 QUICK = ReconnectPolicy(first_delay=UNIT / 5, longest_delay=UNIT)
@@ -45,7 +45,7 @@ def client_of(peer: Peer, key: AgentKey) -> Callable[..., Client]:
             "agent_id": AGENT,
             "private_key": key,
             "reconnect": QUICK,
-            "command_timeout": 40 * UNIT,
+            "command_timeout": PATIENCE,
         }
         return Client(**{**given, **settings})
 

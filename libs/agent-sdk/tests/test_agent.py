@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sdk_peer import AGENT, TENANT, UNIT, Command, Peer, PeerSocket, until
+from sdk_peer import AGENT, PATIENCE, TENANT, UNIT, Command, Peer, PeerSocket, until
 
 from artcafe_agent import (
     AgentKey,
@@ -262,7 +262,8 @@ async def test_existing_agents_habits_work(peer: Peer, agent_of: AgentMaker) -> 
 async def test_health_tells_the_truth(peer: Peer, agent_of: AgentMaker) -> None:
     """Before, during and after a connection; always ready to be published."""
     peer.heartbeat_interval = UNIT
-    agent = agent_of()
+    # A pause of the machine is longer than two such intervals.
+    agent = agent_of(heartbeat_timeout_multiplier=PATIENCE / UNIT)
     before = agent.get_connection_health()
     assert (before["state"], before["is_healthy"], before["connection_id"]) == ("idle", False, None)
     assert (before["last_heartbeat"], before["last_heartbeat_ack"], before["connected_at"]) == (
@@ -332,7 +333,7 @@ async def test_waits_for_a_server_that_is_not_there_yet(peer: Peer, agent_of: Ag
     agent = agent_of()
     task = asyncio.create_task(agent.run(handle_signals=False))
     await until(lambda: agent.client.state == "waiting")
-    async with asyncio.timeout(20 * UNIT):
+    async with asyncio.timeout(PATIENCE):
         await agent.stop()
         await task
     assert peer.sockets == []
@@ -410,7 +411,7 @@ async def test_stopping_does_not_wait_for_ever(peer: Peer, agent_of: AgentMaker)
         await until(lambda: bool(socket.channels))
         await socket.deliver("work", 1)
         await started.wait()
-        async with asyncio.timeout(40 * UNIT):
+        async with asyncio.timeout(PATIENCE):
             await agent.stop()
             await task
     assert cancelled.is_set()
@@ -431,7 +432,7 @@ async def test_stopping_does_not_wait_for_what_has_not_begun(peer: Peer, agent_o
     agent.on_message("nowhere")(lambda message: None)
     async with running(agent) as task:
         await (await peer.socket()).wait_for("unsubscribe")
-        async with asyncio.timeout(40 * UNIT):
+        async with asyncio.timeout(PATIENCE):
             await agent.stop()
             await task
 
@@ -440,12 +441,13 @@ async def test_impatient_caller_does_not_cut_the_goodbye_short(peer: Peer, agent
     """Who gives up waiting for `stop` leaves the stopping as it is."""
     agent = agent_of()
     started = asyncio.Event()
+    gate = asyncio.Event()
     finished = asyncio.Event()
 
     @agent.on_message("work")
     async def work(subject: str, data: int) -> None:
         started.set()
-        await asyncio.sleep(4 * UNIT)
+        await gate.wait()
         finished.set()
 
     async with running(agent) as task:
@@ -455,7 +457,8 @@ async def test_impatient_caller_does_not_cut_the_goodbye_short(peer: Peer, agent
         await started.wait()
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(agent.stop(), UNIT)
-        async with asyncio.timeout(40 * UNIT):
+        gate.set()
+        async with asyncio.timeout(PATIENCE):
             await task
     assert finished.is_set()
     assert socket.of_type("presence")[-1]["status"] == "offline"
@@ -475,7 +478,7 @@ async def test_handler_may_stop_the_agent(peer: Peer, agent_of: AgentMaker) -> N
         socket = await peer.socket()
         await until(lambda: bool(socket.channels))
         await socket.deliver("control", "stop")
-        async with asyncio.timeout(40 * UNIT):
+        async with asyncio.timeout(PATIENCE):
             await task
     assert stopped.is_set()
 
@@ -556,8 +559,8 @@ async def test_five_line_program_ends_politely(number: signal.Signals, peer: Pee
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     try:
-        async with asyncio.timeout(20):
-            await until(lambda: bool(peer.sockets and peer.sockets[0].channels), 20)
+        async with asyncio.timeout(60):
+            await until(lambda: bool(peer.sockets and peer.sockets[0].channels), 60)
             await peer.sockets[0].deliver("team", "hello")
             assert process.stdout is not None
             assert await process.stdout.readline() == b"hello\n"
@@ -584,7 +587,7 @@ async def ended(program: str, *arguments: str) -> tuple[str, int | None]:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             _, err = await process.communicate()
     finally:
         if process.returncode is None:
@@ -619,7 +622,7 @@ async def test_log_of_the_program_is_left_alone(tmp_path: Path, peer: Peer, key_
     file = tmp_path / "log"
 
     async def stop_it() -> None:
-        await until(lambda: bool(peer.sockets and peer.sockets[0].channels), 30)
+        await until(lambda: bool(peer.sockets and peer.sockets[0].channels), 60)
         await peer.sockets[0].deliver("team", "stop")
 
     result, _ = await asyncio.gather(ended(program, str(key_file), peer.url, str(file)), stop_it())

@@ -319,6 +319,6 @@ def test_reader_that_has_enough(rest: RestPeer, tmp_path: Path) -> None:
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         check=False,
-        timeout=30,
+        timeout=60,
     )
     assert (done.stdout, done.stderr) == ("{", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from sdk_peer import UNIT, Command, Peer, PeerSocket
+from sdk_peer import PATIENCE, UNIT, Command, Peer, PeerSocket
 
 from artcafe_agent import (
     AckTimeout,
@@ -52,7 +52,7 @@ async def test_subscription_yields_messages_in_order(peer: Peer, client_of: Clie
         socket = await peer.socket()
         for number in range(50):
             await socket.deliver("team", number)
-        messages = [await subscription.get(20 * UNIT) for _ in range(50)]
+        messages = [await subscription.get(PATIENCE) for _ in range(50)]
         assert [message.data for message in messages] == list(range(50))
         assert {(message.channel, message.subject, message.sender) for message in messages} == {
             ("team", "team", "agent-2")
@@ -70,7 +70,7 @@ async def test_overlapping_subscriptions_each_get_a_message_once(peer: Peer, cli
         await socket.deliver("team.a", "first")
         await socket.deliver("team.a", "second")
         for subscription in (exact, wide):
-            assert [(await subscription.get(20 * UNIT)).data for _ in range(2)] == ["first", "second"]
+            assert [(await subscription.get(PATIENCE)).data for _ in range(2)] == ["first", "second"]
             assert subscription.waiting == 0
         assert other.waiting == 0
 
@@ -90,7 +90,7 @@ async def test_messages_come_under_the_name_the_server_confirmed(peer: Peer, cli
     async with client_of() as client:
         subscription = await client.subscribe("Team Updates")
         await (await peer.socket()).deliver("team-updates", 1)
-        assert (await subscription.get(20 * UNIT)).data == 1
+        assert (await subscription.get(PATIENCE)).data == 1
 
 
 async def test_closing_one_of_two_subscriptions_keeps_the_channel(peer: Peer, client_of: ClientMaker) -> None:
@@ -102,9 +102,9 @@ async def test_closing_one_of_two_subscriptions_keeps_the_channel(peer: Peer, cl
         await first.close()
         assert socket.of_type("unsubscribe") == []
         await socket.deliver("team", "still here")
-        assert (await second.get(20 * UNIT)).data == "still here"
+        assert (await second.get(PATIENCE)).data == "still here"
         with pytest.raises(StopAsyncIteration):
-            await first.get(UNIT)
+            await first.get(PATIENCE)
         await second.close()
         assert (await socket.wait_for("unsubscribe"))["channel"] == "team"
 
@@ -209,10 +209,10 @@ async def test_subscription_the_server_ends_ends_with_the_reason(peer: Peer, cli
             type="unsubscribed", channel="private", subject="private", reason="permission_denied"
         )
         with pytest.raises(CommandError, match="permission_denied"):
-            await private.get(20 * UNIT)
+            await private.get(PATIENCE)
         assert (await socket.wait_for("unsubscribe"))["channel"] == "also"
         await socket.deliver("public", 1)
-        assert (await public.get(20 * UNIT)).data == 1
+        assert (await public.get(PATIENCE)).data == 1
 
 
 async def test_what_the_server_dropped_is_told(peer: Peer, client_of: ClientMaker) -> None:
@@ -223,7 +223,7 @@ async def test_what_the_server_dropped_is_told(peer: Peer, client_of: ClientMake
         await socket.deliver("team.a", 1)
         await socket.send(type="dropped", channel="team.a", count=7, reason="slow consumer")
         await socket.deliver("team.a", 2)
-        assert [(await subscription.get(20 * UNIT)).missed for _ in range(2)] == [0, 7]
+        assert [(await subscription.get(PATIENCE)).missed for _ in range(2)] == [0, 7]
         assert subscription.dropped == 7
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from sdk_peer import UNIT, Command, Peer, PeerSocket, online_again, until
+from sdk_peer import PATIENCE, UNIT, Command, Peer, PeerSocket, online_again, until
 
 from artcafe_agent import (
     Client,
@@ -27,7 +27,8 @@ from artcafe_agent import (
 )
 
 ClientMaker = Callable[..., Client]
-SLOW = ReconnectPolicy(first_delay=100 * UNIT, longest_delay=100 * UNIT)
+# Any share of the delay may be waited for: hardly ever less than a test takes.
+SLOW = ReconnectPolicy(first_delay=1e6, longest_delay=1e6)
 
 
 async def test_break_while_publishing_has_an_unknown_outcome(peer: Peer, client_of: ClientMaker) -> None:
@@ -86,7 +87,7 @@ async def test_restores_presence_and_subscriptions_before_anything_else(
         assert kinds == ["presence", "subscribe", "subscribe", "publish"]
         assert peer.sockets[1].of_type("presence")[0]["status"] == "busy"
         assert sorted(peer.sockets[1].channels) == ["a", "b.*"]
-        assert (await subscription.get(20 * UNIT)).data == "question"
+        assert (await subscription.get(PATIENCE)).data == "question"
         assert client.reconnects == 1
 
 
@@ -119,11 +120,11 @@ async def test_subscription_refused_after_a_break_ends_with_the_reason(
         await until(lambda: private.waiting > 0)
         (await peer.socket()).drop()
         await online_again(client)
-        assert (await private.get(UNIT)).data == "last"
+        assert (await private.get(PATIENCE)).data == "last"
         with pytest.raises(CommandError, match="permission_denied"):
-            await private.get(20 * UNIT)
+            await private.get(PATIENCE)
         await peer.sockets[1].deliver("public", 1)
-        assert (await public.get(20 * UNIT)).data == 1
+        assert (await public.get(PATIENCE)).data == 1
         assert (await peer.sockets[1].wait_for("unsubscribe"))["channel"] == "also"
 
 
@@ -144,7 +145,7 @@ async def test_subscription_refused_for_now_is_restored_later(peer: Peer, client
         await online_again(client)
         await peer.sockets[1].wait_for("subscribe", 3)
         await peer.sockets[1].deliver("team", 1)
-        assert (await subscription.get(20 * UNIT)).data == 1
+        assert (await subscription.get(PATIENCE)).data == 1
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ async def test_close_codes_after_which_the_client_stops(
         subscription = await client.subscribe("team")
         await (await peer.socket()).close(code, "because")
         with pytest.raises(kind) as caught:
-            await subscription.get(40 * UNIT)
+            await subscription.get(PATIENCE)
         assert (caught.value.code, caught.value.reason) == (code, "because")
         assert type(caught.value) is kind
         with pytest.raises(kind):
@@ -218,12 +219,12 @@ async def test_silent_server_is_given_up_after_two_intervals(peer: Peer, client_
     changes: list[StateChange] = []
     peer.heartbeat_interval = 2 * UNIT
     peer.acknowledges_heartbeats = False
+    started = asyncio.get_running_loop().time()
     async with client_of(on_state_change=changes.append) as client:
-        started = asyncio.get_running_loop().time()
         first = await peer.socket()
-        await first.ended.wait()
-        waited = asyncio.get_running_loop().time() - started
-        assert 3 * UNIT < waited < 60 * UNIT
+        async with asyncio.timeout(PATIENCE):
+            await first.ended.wait()
+        assert asyncio.get_running_loop().time() - started > 3 * UNIT
         peer.acknowledges_heartbeats = True
         await online_again(client)
         assert len(first.of_type("heartbeat")) <= 2
@@ -234,7 +235,9 @@ async def test_silent_server_is_given_up_after_two_intervals(peer: Peer, client_
 async def test_heartbeats_go_on_by_themselves(peer: Peer, client_of: ClientMaker) -> None:
     """Heartbeats follow the server's interval, carry the metrics, and keep the connection."""
     peer.heartbeat_interval = UNIT
-    async with client_of(heartbeat_metrics=lambda: {"load": 1}) as client:
+    # A pause of the machine is longer than two such intervals, and is not what is tested.
+    patient = PATIENCE / UNIT
+    async with client_of(heartbeat_metrics=lambda: {"load": 1}, intervals_without_ack=patient) as client:
         socket = await peer.socket()
         command = await socket.wait_for("heartbeat", 6)
         assert command["metrics"] == {"load": 1}
@@ -289,7 +292,7 @@ async def test_subscriptions_made_at_the_moment_of_a_break_survive_it(
     async with client_of() as client:
         subscription = await client.subscribe("team")
         await peer.sockets[1].deliver("team", 1)
-        assert (await subscription.get(20 * UNIT)).data == 1
+        assert (await subscription.get(PATIENCE)).data == 1
 
 
 async def test_nothing_is_left_after_many_connections(peer: Peer, client_of: ClientMaker) -> None:

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from sdk_peer import UNIT
+from sdk_peer import PATIENCE, UNIT
 from sdk_rest import Dashboard, running_dashboard
 
 from artcafe_agent import (
@@ -27,7 +27,7 @@ WATCH: dict[str, Any] = {"type": "subscribe_channel", "channel_id": "team"}
 def feed(url: str, *commands: dict[str, Any], policy: ReconnectPolicy = QUICK) -> DashboardFeed:
     """Return a feed of a person."""
     return DashboardFeed(
-        ServerAddress.parse(url), "the-token", "acme", commands or (WATCH,), policy=policy, timeout=40 * UNIT
+        ServerAddress.parse(url), "the-token", "acme", commands or (WATCH,), policy=policy, timeout=PATIENCE
     )
 
 

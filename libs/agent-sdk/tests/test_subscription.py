@@ -28,7 +28,7 @@ def offer(to: Subscription, *numbers: int) -> None:
 
 async def drain(of: Subscription) -> list[tuple[int, int]]:
     """Return the data of what waits, each with how many messages were missed before it."""
-    messages = [await of.get(1.0) for _ in range(of.waiting)]
+    messages = [await of.get(20.0) for _ in range(of.waiting)]
     return [(message.data, message.missed) for message in messages]
 
 
@@ -92,14 +92,14 @@ async def test_failing_instead_of_dropping() -> None:
     offer(small, 1, 2, 3, 4, 5)
     assert await drain(small) == [(1, 0), (2, 0), (3, 0)]
     with pytest.raises(SlowConsumerError):
-        await small.get(1.0)
+        await small.get(20.0)
     assert small.ended
 
 
 async def test_reader_that_waits_is_woken() -> None:
     """Two readers share a subscription; each message goes to one of them."""
     shared = subscription()
-    readers = [asyncio.create_task(shared.get(1.0)) for _ in range(2)]
+    readers = [asyncio.create_task(shared.get(20.0)) for _ in range(2)]
     await asyncio.sleep(0)
     offer(shared, 1, 2)
     assert {message.data for message in await asyncio.gather(*readers)} == {1, 2}
@@ -117,7 +117,7 @@ async def test_giving_up_waiting_loses_nothing() -> None:
 async def test_end_wakes_readers() -> None:
     """A closed subscription ends every iteration, and takes nothing more."""
     closing = subscription()
-    readers = [asyncio.create_task(closing.get(1.0)) for _ in range(2)]
+    readers = [asyncio.create_task(closing.get(20.0)) for _ in range(2)]
     await asyncio.sleep(0)
     await closing.close()
     for reader in readers:
