@@ -27,6 +27,10 @@ BASE = "http://test/api/v1"
 TOKEN = {"Authorization": "Bearer person-1"}
 
 
+# The slow calls that are being worked on.
+WORKED_ON: list[str] = []
+
+
 class Thing(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A body."""
 
@@ -164,8 +168,19 @@ async def peek(call: Call) -> Echo:
 
 async def slow(call: Call) -> Echo:
     """Answer after as many milliseconds as the path says."""
-    await asyncio.sleep(int(call.path["milliseconds"]) / 1000)
+    WORKED_ON.append(call.path["milliseconds"])
+    try:
+        await asyncio.sleep(int(call.path["milliseconds"]) / 1000)
+    finally:
+        WORKED_ON.remove(call.path["milliseconds"])
     return Echo(name="done")
+
+
+async def worked_on(milliseconds: int) -> None:
+    """Wait until a slow call has come."""
+    async with asyncio.timeout(30):
+        while str(milliseconds) not in WORKED_ON:
+            await asyncio.sleep(0.005)
 
 
 OPERATIONS = [

@@ -103,7 +103,7 @@ async def test_a_dashboard_that_reads_slowly_gets_a_long_list(bus: FakeBus, view
     connection, transport = connect(outbox=300)
     transport.on_write = connection.pause
     watching = asyncio.create_task(view.watch("t", connection))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not watching.done():
             await asyncio.sleep(0.01)
             if connection.blocked:

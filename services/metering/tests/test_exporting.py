@@ -146,7 +146,7 @@ async def test_a_client_that_leaves_ends_the_thread(pieces: int, monkeypatch: py
     file = parquet.parquet_file(list(row(0)), some(100_000))
     for _ in range(pieces):
         await anext(file)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await file.aclose()
         while threading.active_count() > before:
             await asyncio.sleep(0.01)
@@ -159,7 +159,7 @@ async def test_a_task_that_is_cancelled_ends_the_thread(monkeypatch: pytest.Monk
     task = asyncio.create_task(whole("parquet", some(1_000_000)))
     await asyncio.sleep(0.3)
     task.cancel()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await asyncio.wait([task])
         while threading.active_count() > before:
             await asyncio.sleep(0.01)
