@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -14,7 +15,7 @@ from urllib.parse import urlencode
 
 import httpx
 import jwt
-from playwright.async_api import ConsoleMessage, Page, WebSocket, expect
+from playwright.async_api import ConsoleMessage, Locator, Page, WebSocket, expect
 from playwright.async_api import Error as PlaywrightError
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -33,8 +34,12 @@ FLAGS = [
     "--disable-sync",
 ]
 LOADING_TRIES = 5
+# Nothing of how fast a page is: health is asked for every 20 seconds, and a machine may be busy.
+PATIENCE_SECONDS = 30.0
 # Chromium takes a change of the machine's networks for a failure of what it is loading.
 _NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
+# Health is asked with limits of a second or two: of a machine that stood still it says 503 once.
+_UNWELL = re.compile(r"error: Failed to load resource: .* status of 503 .*/api/v1/health")
 
 
 class LocalIssuer:
@@ -117,7 +122,7 @@ async def found_organisation(owner: Account) -> Organisation:
     return Organisation(tenant_id, owner)
 
 
-async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
+async def until(holds: Callable[[], Awaitable[bool]], seconds: float = PATIENCE_SECONDS) -> None:
     """Wait until something holds."""
     deadline = time.monotonic() + seconds
     while not await holds():
@@ -155,8 +160,11 @@ class Tab:
 
     def _on_console(self, message: ConsoleMessage) -> None:
         _told("console", message.type, message.text)
-        if message.type in ("error", "warning") and not any(text in message.text for text in self.expected):
-            self.problems.append(f"{message.type}: {message.text} {message.location['url']}")
+        if message.type not in ("error", "warning") or any(text in message.text for text in self.expected):
+            return
+        problem = f"{message.type}: {message.text} {message.location['url']}"
+        if not _UNWELL.fullmatch(problem):
+            self.problems.append(problem)
 
     def expect_gone(self) -> None:
         """Let the browser say 404 of something that is being deleted while the page asks for it."""
@@ -183,8 +191,8 @@ class Tab:
     async def _loaded(self, begin: Callable[..., Awaitable[object]], *arguments: str) -> None:
         for tries in range(LOADING_TRIES):
             try:
-                await begin(*arguments, wait_until="load", timeout=10_000)
-                await self.page.locator("#app > :not(.blank)").first.wait_for(timeout=5_000)
+                await begin(*arguments, wait_until="load", timeout=20_000)
+                await self.page.locator("#app > :not(.blank)").first.wait_for(timeout=15_000)
                 return
             except PlaywrightError:
                 if tries == LOADING_TRIES - 1:
@@ -214,7 +222,7 @@ class Tab:
 
     async def loaded(self) -> None:
         """Wait until nothing on the page says that it is still loading."""
-        await expect(self.page.locator("main").get_by_text("Loading…")).to_have_count(0, timeout=15_000)
+        await expect(self.page.locator("main").get_by_text("Loading…")).to_have_count(0)
 
     async def open(self, path: str, heading: str | None = None) -> None:
         """Go to a page by its address, as a link does."""
@@ -226,9 +234,27 @@ class Tab:
         """Wait for the heading of a page."""
         await self.page.get_by_role("heading", name=text, level=1).wait_for()
 
-    async def sees(self, text: str, seconds: float = 15.0) -> None:
+    async def sees(self, text: str, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until a text can be seen."""
         await self.page.get_by_text(text).locator("visible=true").first.wait_for(timeout=seconds * 1000)
+
+    async def texts_of(self, locator: Locator) -> Callable[[], Awaitable[list[str]]]:
+        """Return a function that returns every text that something has had since now, however short."""
+        noted = await locator.evaluate_handle(
+            """element => {
+                const texts = [element.textContent];
+                const note = () => texts.push(element.textContent);
+                const all = {childList: true, characterData: true, subtree: true};
+                new MutationObserver(note).observe(element, all);
+                return texts;
+            }"""
+        )
+
+        async def texts() -> list[str]:
+            found: list[str] = await noted.json_value()
+            return found
+
+        return texts
 
     async def overflow(self) -> int:
         """Return by how many pixels the page is wider than its window."""

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, async_playwright
+from playwright.async_api import Browser, BrowserContext, async_playwright, expect
 
 from artcafe_auth.config import PREFIX, AuthConfig
 from artcafe_auth.passwords import Passwords
@@ -28,6 +28,7 @@ from artcafe_devstack.devstack import DevStack
 from .browser_support import (
     ARTIFACTS,
     FLAGS,
+    PATIENCE_SECONDS,
     Account,
     LocalIssuer,
     Organisation,
@@ -89,6 +90,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, provider: IdentityProvider) 
             "GATEWAY_DRAIN_SECONDS": "0.5",
             "GATEWAY_HEARTBEAT_INTERVAL": "2",
             "GATEWAY_HEARTBEAT_TIMEOUT": "8",
+            # A page that a busy browser is late with is no stranger.
+            "GATEWAY_AUTH_TIMEOUT": "30",
             # However busy the machine is, previews do not give way; one can be a flood where it is asked for.
             "GATEWAY_PREVIEW_LATE": "60",
             "GATEWAY_PREVIEW_SHARE": "1",
@@ -103,7 +106,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, provider: IdentityProvider) 
 @pytest_asyncio.fixture(loop_scope="session", scope="session")
 async def api(stack: DevStack) -> AsyncIterator[httpx.AsyncClient]:
     """Give an HTTP client at the edge."""
-    async with httpx.AsyncClient(base_url=f"{stack.base_url}/api/v1", timeout=10.0) as client:
+    async with httpx.AsyncClient(base_url=f"{stack.base_url}/api/v1", timeout=PATIENCE_SECONDS) as client:
         yield client
 
 
@@ -171,6 +174,7 @@ async def organisation(new_account: Callable[[], Awaitable[Account]]) -> Organis
 @pytest_asyncio.fixture(loop_scope="session", scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """Run Chromium; each tab gets a profile of its own."""
+    expect.set_options(timeout=PATIENCE_SECONDS * 1000)
     async with async_playwright() as playwright:
         running = await playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
         yield running

@@ -109,15 +109,15 @@ async def _start_and_hear(tab: Tab, agent_id: str, folder: Path) -> None:
     commands = [command for block in lines.values() for command in block.splitlines()]
     running = await asyncio.to_thread(_run, commands, folder)
     try:
-        await tab.sees(f"{agent_id} is online.", seconds=30)
+        await tab.sees(f"{agent_id} is online.")
         await tab.sees(f"Hello, I am {agent_id}.")
         await page.get_by_role("link", name="Answer it").click()
         await tab.heading("Hello")
         await page.get_by_role("button", name="Publish").click()
-        await expect(page.locator(".messages li", has_text="I heard you.")).to_have_count(1, timeout=15_000)
+        await expect(page.locator(".messages li", has_text="I heard you.")).to_have_count(1)
     finally:
         running.terminate()
-        await asyncio.to_thread(running.wait, 10)
+        await asyncio.to_thread(running.wait, 30)
 
 
 def _run(commands: list[str], folder: Path) -> subprocess.Popen[bytes]:

@@ -130,7 +130,7 @@ async def test_a_message_can_be_opened_and_read_while_others_pass(
         return bool(await page.evaluate(first) != before)
 
     async with organisation.connect("painter", key, stack.base_url) as painter, _talking(painter) as sent:
-        await expect(rows.nth(9)).to_be_attached(timeout=30_000)
+        await expect(rows.nth(9)).to_be_attached()
         await rows.nth(3).scroll_into_view_if_needed()
         await rows.nth(3).locator("summary").hover()
         await news.wait_for()

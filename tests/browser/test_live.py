@@ -27,14 +27,19 @@ async def test_messages_are_shown_paused_filtered_and_never_run(
         await tab.open("#/channels/team.updates", "team.updates")
         await tab.sees("Waiting for messages")
         rows = page.locator(".messages > li:not(.gap)")
+        # It is of the last seconds: soon it is nothing again.
+        rates = await tab.texts_of(page.get_by_label("Messages now", exact=True).locator(".big"))
         await painter.publish("team.updates", {"text": TRAP, "deep": {"er": [1, 2]}})
         await expect(rows).to_have_count(1)
         await rows.locator("summary").click()
         await expect(rows.locator("pre")).to_contain_text('"er": [\n      1,')
         assert await page.locator(".messages img, .messages script").count() == 0
         assert await page.title() != "caught"
-        rate = page.get_by_label("Messages now", exact=True)
-        await expect(rate.locator(".big")).not_to_have_text("0 per second")
+
+        async def counted() -> bool:
+            return set(await rates()) != {"0 per second"}
+
+        await until(counted)
         await rows.get_by_role("button", name="Copy JSON").click()
         assert TRAP.replace('"', '\\"') in await page.evaluate("navigator.clipboard.readText()")
 
@@ -155,7 +160,7 @@ async def test_without_the_message_bus_nothing_looks_live(
     await tab.sees("Waiting for messages")
     lines, alerts = page.locator(".messages .gap"), other.page.locator(".alerts")
     with stack.without("nats"):
-        await expect(page.locator(".pill")).to_have_text("No messages", timeout=30_000)
+        await expect(page.locator(".pill")).to_have_text("No messages")
         await expect(page.locator(".pill.live")).to_have_count(0)
         await tab.sees("The message bus is away: no message comes through")
         await expect(lines).to_have_text(["No message comes through: the message bus is away."])
@@ -246,7 +251,7 @@ async def test_a_network_that_changes_is_not_trusted(tab: Tab, organisation: Org
         async def reached() -> bool:
             return len(asked) >= times
 
-        await until(reached, seconds=10)
+        await until(reached)
 
     for number, event in enumerate(("offline", "online"), start=1):
         await tab.page.evaluate("name => dispatchEvent(new Event(name))", event)

@@ -36,7 +36,7 @@ async def test_a_person_is_added_given_a_role_and_removed(
     await dialog.get_by_label("Role").select_option("admin")
     await dialog.get_by_role("button", name="Save").click()
     await expect(row).to_contain_text("admin")
-    await expect(theirs.page.locator(".who")).to_contain_text("admin", timeout=15_000)
+    await expect(theirs.page.locator(".who")).to_contain_text("admin")
     await theirs.open("#/people", "People")
     # An admin may do much, but nothing about owners.
     owner = theirs.page.get_by_role("row", name=organisation.owner.user_id)
@@ -46,7 +46,7 @@ async def test_a_person_is_added_given_a_role_and_removed(
     await row.get_by_role("button", name="Remove").click()
     await dialog.get_by_role("button", name="Remove", exact=True).click()
     await expect(row).to_have_count(0)
-    await theirs.page.locator(".pill.stopped").wait_for(timeout=15_000)
+    await theirs.page.locator(".pill.stopped").wait_for()
 
 
 async def test_the_last_owner_cannot_leave(tab: Tab, organisation: Organisation) -> None:

@@ -165,14 +165,7 @@ async def test_the_overview_counts_messages_and_is_shown_none(
     frames = tab.frames()
     key = await organisation.create_agent("painter")
     await tab.enter(organisation.owner)
-    rate = page.get_by_label("Messages now", exact=True).locator(".big")
-    await rate.evaluate(
-        """figure => {
-            window.figures = [];
-            const note = () => window.figures.push(figure.textContent);
-            new MutationObserver(note).observe(figure, {childList: true});
-        }"""
-    )
+    figures = await tab.texts_of(page.get_by_label("Messages now", exact=True).locator(".big"))
 
     def left_out() -> list[dict[str, Any]]:
         return [frame for frame in frames if frame["type"] == "topic_preview_dropped"]
@@ -181,21 +174,23 @@ async def test_the_overview_counts_messages_and_is_shown_none(
         return sum(int(frame["count"]) - int(frame.get("presence", 0)) for frame in left_out()) == 30
 
     async def ticked() -> bool:
-        figures: list[str] = await page.evaluate("window.figures")
-        return len(figures) > ticks + 3
+        return len(await figures()) > ticks + 3
+
+    async def moved() -> bool:
+        return set(await figures()) != {"0 per second"}
 
     async def told_of_presence() -> bool:
         return any(frame.get("presence") for frame in left_out())
 
     async with organisation.connect("painter", key, stack.base_url) as painter:
         await until(told_of_presence)
-        ticks = len(await page.evaluate("window.figures"))
+        ticks = len(await figures())
         await until(ticked)
-        assert set(await page.evaluate("window.figures")) == {"0 per second"}
+        assert set(await figures()) == {"0 per second"}
         for number in range(30):
             await painter.publish("jobs", {"n": number})
         await until(counted)
-        await expect(rate).not_to_have_text("0 per second")
+        await until(moved)
     assert {frame["reason"] for frame in left_out()} == {"counts_only"}
     assert not [frame for frame in frames if frame["type"].startswith("topic_preview_message")]
 
@@ -256,12 +251,16 @@ async def test_a_browser_that_stands_still_opens_the_breaker_and_gets_its_previe
     def states() -> list[str]:
         return [str(frame["state"]) for frame in frames if frame["type"] == "topic_preview_state"]
 
+    async def times_opened() -> float:
+        async with httpx.AsyncClient(timeout=30) as http:
+            told = (await http.get(metrics)).text
+        return sum(float(each) for each in re.findall(r'preview_states_total\{state="open"\} (\S+)', told))
+
     async def opened() -> bool:
-        async with httpx.AsyncClient() as http:
-            return 'preview_states_total{state="open"} 0.0' not in (await http.get(metrics)).text
+        return await times_opened() > before
 
     async def closed_again() -> bool:
-        return states()[-1:] == ["closed"]
+        return "half_open closed" in " ".join(states())
 
     async def flood() -> None:
         nonlocal sent
@@ -272,6 +271,7 @@ async def test_a_browser_that_stands_still_opens_the_breaker_and_gets_its_previe
                 await asyncio.sleep(0.005)
 
     # While it is asked, a page does nothing else, nor reads its socket.
+    before = await times_opened()
     page.on("dialog", held.put_nowait)
     await page.evaluate("void setTimeout(() => alert('held'))")
     question = await held.get()
@@ -283,9 +283,9 @@ async def test_a_browser_that_stands_still_opens_the_breaker_and_gets_its_previe
     finally:
         stop.set()
         await flooding
-    # A probe may have come too early.
+    # A probe may have come too early, and a flood that goes on for a moment may be too much again.
     told = " ".join(states())
-    assert re.fullmatch(r"(sampled closed )*sampled open half_open( open half_open)* closed", told), told
+    assert re.match(r"(sampled closed )*sampled open half_open( open half_open)* closed\b", told), told
     await expect(page.locator(".breaker")).to_contain_text("Breaker closed: this browser keeps up.")
     await expect(page.locator(".messages .gap", has_text="Breaker closed").first).to_be_attached()
     await tab.sees("this browser did not keep up")

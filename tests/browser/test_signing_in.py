@@ -103,7 +103,7 @@ async def test_an_ending_session_asks_beside_the_page(
     await tab.live()
     search = tab.page.get_by_label("Search by name")
     await search.press_sequentially("half typ")
-    await renewal(tab).wait_for(timeout=20_000)
+    await renewal(tab).wait_for()
     # What has the focus keeps it, and the page is used as before.
     await tab.page.keyboard.type("ed")
     assert await search.input_value() == "half typed"
@@ -120,7 +120,7 @@ async def test_an_ending_session_asks_beside_the_page(
         f"location.origin !== 'null' && (sessionStorage['artcafe.session'] ??= {state})"
     )
     await other.load()
-    await renewal(other).wait_for(timeout=20_000)
+    await renewal(other).wait_for()
     await renewal(tab).get_by_label("Password").fill(person.password)
     await renewal(tab).get_by_role("button", name="Go on").click()
     for each in (tab, other):
@@ -229,7 +229,7 @@ async def test_without_a_refresh_token_a_window_renews(tab: Tab, provider: Ident
         await tab.page.get_by_label("Name").fill("Another window")
         provider.token_seconds = 3600
         await tab.page.get_by_role("button", name="Make organisation").click()
-        await tab.page.get_by_role("button", name="Sign in again").click(timeout=20_000)
+        await tab.page.get_by_role("button", name="Sign in again").click()
         await renewal(tab).wait_for(state="detached")
         await tab.live()
     finally:
