@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,14 @@ QUICK = ReconnectPolicy(first_delay=UNIT / 5, longest_delay=UNIT)
 def key() -> AgentKey:
     """Give the key of the agent under test."""
     return AgentKey.generate()
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Give a port at which nobody listens, and which nobody else is given meanwhile."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 @pytest_asyncio.fixture

@@ -201,9 +201,9 @@ def test_proxy_without_problem_details(rest: RestPeer) -> None:
     assert main(["agents", "get", "x"]) == Exit.UNAVAILABLE
 
 
-def test_no_server_is_exit_code_5(unused_tcp_port: int, capsys: Capture) -> None:
+def test_no_server_is_exit_code_5(closed_port: int, capsys: Capture) -> None:
     """The line says where it was looked for."""
-    assert main(["status", "--server", f"http://127.0.0.1:{unused_tcp_port}"]) == Exit.UNAVAILABLE
+    assert main(["status", "--server", f"http://127.0.0.1:{closed_port}"]) == Exit.UNAVAILABLE
     assert "connection refused" in capsys.readouterr().err
 
 

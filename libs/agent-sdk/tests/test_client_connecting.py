@@ -124,10 +124,10 @@ async def test_first_connection_is_tried_as_long_as_patience_allows(
     await client.close()
 
 
-async def test_server_that_is_away_is_unreachable(client_of: ClientMaker, unused_tcp_port: int) -> None:
+async def test_server_that_is_away_is_unreachable(client_of: ClientMaker, closed_port: int) -> None:
     """Without a server the first connection fails at once, and says where it was looked for."""
-    client = client_of(base_url=f"http://127.0.0.1:{unused_tcp_port}")
-    with pytest.raises(Unreachable, match=f"127.0.0.1:{unused_tcp_port}.*refused"):
+    client = client_of(base_url=f"http://127.0.0.1:{closed_port}")
+    with pytest.raises(Unreachable, match=f"127.0.0.1:{closed_port}.*refused"):
         await client.connect()
     assert client.state is ConnectionState.FAILED
 

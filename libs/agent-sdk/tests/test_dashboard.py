@@ -156,7 +156,7 @@ async def test_without_reconnection_a_break_ends_it() -> None:
             await first(feed(url, policy=ReconnectPolicy(enabled=False)), 2)
 
 
-async def test_no_server(unused_tcp_port: int) -> None:
+async def test_no_server(closed_port: int) -> None:
     """The first connection fails at once."""
     with pytest.raises(Unreachable):
-        await first(feed(f"http://127.0.0.1:{unused_tcp_port}"), 1)
+        await first(feed(f"http://127.0.0.1:{closed_port}"), 1)

@@ -88,10 +88,10 @@ def test_redirects_are_not_followed(rest: RestPeer) -> None:
     assert len(rest.seen) == 1
 
 
-def test_no_server(unused_tcp_port: int) -> None:
+def test_no_server(closed_port: int) -> None:
     """The error names the address, without its query."""
     with pytest.raises(Unreachable, match="/x cannot be reached: connection refused") as caught:
-        request("GET", f"http://127.0.0.1:{unused_tcp_port}/x?token=secret")
+        request("GET", f"http://127.0.0.1:{closed_port}/x?token=secret")
     assert "secret" not in str(caught.value)
     with pytest.raises(Unreachable):
         request("GET", "http://name.invalid/x")
@@ -129,9 +129,9 @@ def test_timeout_is_for_the_whole_call(dripping: str) -> None:
     assert time.monotonic() - started < 10
 
 
-def test_what_is_no_http(unused_tcp_port: int) -> None:
+def test_what_is_no_http() -> None:
     """Another protocol on the port is unreachable, not a crash."""
-    with socket.create_server(("127.0.0.1", unused_tcp_port)) as listener:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def greet() -> None:
             accepted, _ = listener.accept()
@@ -142,7 +142,7 @@ def test_what_is_no_http(unused_tcp_port: int) -> None:
         thread = threading.Thread(target=greet)
         thread.start()
         with pytest.raises(Unreachable):
-            request("GET", f"http://127.0.0.1:{unused_tcp_port}/")
+            request("GET", f"http://127.0.0.1:{listener.getsockname()[1]}/")
         thread.join()
 
 

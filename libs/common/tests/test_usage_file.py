@@ -48,6 +48,7 @@ for number in range(1, 400_000):
     file.release([], number)
     if number == 1:
         print(file.path, flush=True)
+        sys.stdin.readline()
 """
 
 
@@ -106,8 +107,8 @@ def test_what_was_counted_is_found_at_once(counter: UsageCounter) -> None:
 def test_no_moment_of_a_store_shows_a_count_that_was_never_true(tmp_path: Path) -> None:
     """Whoever looks while a process counts sees each number grow: SIGKILL finds no moment to take one."""
     command = [sys.executable, "-c", COUNTING, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
         path = Path(process.stdout.readline().strip())
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
             row = HEADER_BYTES // 8
@@ -118,6 +119,9 @@ def test_no_moment_of_a_store_shows_a_count_that_was_never_true(tmp_path: Path) 
                 places += [(times, row + 7)]
                 seen: list[float] = [0.5] * len(places)
                 looks = 0
+                # It goes on once it is looked at.
+                process.stdin.write("\n")
+                process.stdin.flush()
                 while process.poll() is None:
                     now = [view[place] for view, place in places]
                     assert all(new >= old for new, old in zip(now, seen, strict=True)), (seen, now)

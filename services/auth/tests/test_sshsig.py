@@ -37,7 +37,7 @@ def _sign(ssh_keygen: str, pair: KeyPair, folder: Path, *options: str, namespace
     key_file.touch(mode=0o600)
     key_file.write_bytes(pair.openssh_file())
     command = [ssh_keygen, "-Y", "sign", "-n", namespace, "-f", str(key_file), *options]
-    return subprocess.run(command, input=MESSAGE, capture_output=True, check=True, timeout=30).stdout.decode()
+    return subprocess.run(command, input=MESSAGE, capture_output=True, check=True, timeout=60).stdout.decode()
 
 
 def _is_accepted(ssh_keygen: str, signature: str, line: str, folder: Path) -> bool:
@@ -45,7 +45,7 @@ def _is_accepted(ssh_keygen: str, signature: str, line: str, folder: Path) -> bo
     (folder / "signature").write_text(signature)
     command = [ssh_keygen, "-Y", "verify", "-n", NAMESPACE, "-I", "agent"]
     command += ["-f", str(folder / "signers"), "-s", str(folder / "signature")]
-    return subprocess.run(command, input=MESSAGE, capture_output=True, timeout=30).returncode == 0
+    return subprocess.run(command, input=MESSAGE, capture_output=True, timeout=60).returncode == 0
 
 
 def _armored(blob: bytes) -> str:
