@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from sdk_peer import PATIENCE, UNIT, Command, Peer, PeerSocket
+from sdk_peer import PATIENCE, UNIT, Command, Peer, PeerSocket, until
 
 from artcafe_agent import (
     AckTimeout,
@@ -193,6 +193,7 @@ async def test_no_acknowledgement_in_time(peer: Peer, client_of: ClientMaker) ->
         with pytest.raises(AckTimeout, match="unknown") as caught:
             await client.publish("team", 1, timeout=2 * UNIT)
         assert isinstance(caught.value, TimeoutError)
+        await until(lambda: bool(silenced))
         await (await peer.socket()).send(
             type="published", channel="team", message_id="m", id=silenced[0]["id"]
         )

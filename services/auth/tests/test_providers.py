@@ -176,9 +176,9 @@ async def test_local_issuer_is_there_while_others_are_down(world: World) -> None
 
 async def test_slow_issuer_holds_up_nobody_for_long(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks is served the old keys, and the fetch goes on to its end."""
-    monkeypatch.setattr(module, "ON_DEMAND_WAIT_SECONDS", 0.05)
     providers = world.providers()
     await providers.jwks()
+    monkeypatch.setattr(module, "ON_DEMAND_WAIT_SECONDS", 0.05)
     world.fetcher.issuer(A, "a2")
     world.fetcher.gate = asyncio.Event()
     world.clock.move(ON_DEMAND_SECONDS + 1)
