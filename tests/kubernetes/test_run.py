@@ -101,7 +101,7 @@ class Started:
 
     def probe(self, kind: str) -> int:
         """Ask what the cluster asks; 0 where nobody answers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request("GET", self.container[f"{kind}Probe"]["httpGet"]["path"])
             return connection.getresponse().status
