@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from artcafe_common.doctor import Check, Findings, Surroundings, run_doctor
-from artcafe_common.doctor.checks import judge_folder, judge_skew, judge_stream
+from artcafe_common.doctor.checks import ahead_by, judge_folder, judge_skew, judge_stream
 from artcafe_common.table_commands import TablesConfig
 
 
@@ -25,6 +25,25 @@ def test_clocks_are_judged_by_what_tokens_allow(offset: float, status: str) -> N
     assert finding.status == status
     if status != "ok":
         assert ("behind" in finding.detail) == (offset < 0) and finding.cure
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "earliest", "latest", "ahead"),
+    [
+        (100.0, 100.1, 100.05, 100.05, 0.0),
+        (100.0, 107.0, 106.9, 106.9, 0.0),  # its way there was long
+        (100.0, 107.0, 100.1, 100.1, 0.0),  # its way back was
+        (100.0, 100.5, 99.0, 100.0, 0.0),  # whole seconds
+        (105.0, 105.1, 100.0, 100.0, 5.0),
+        (105.0, 105.5, 100.0, 101.0, 4.0),
+        (100.0, 107.0, 110.0, 110.0, -3.0),
+    ],
+)
+def test_an_answer_that_takes_long_makes_no_clock_wrong(
+    before: float, after: float, earliest: float, latest: float, ahead: float
+) -> None:
+    """A clock is off by what cannot be the time that a question and its answer took."""
+    assert ahead_by(before, after, earliest, latest) == ahead
 
 
 def _stream(**changes: Any) -> dict[str, Any]:

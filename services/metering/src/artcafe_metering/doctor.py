@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, ConnectionError, RedisError, TimeoutError
 
 from artcafe_common.doctor import Check, Findings, Surroundings
-from artcafe_common.doctor.checks import judge_folder, judge_skew, judge_stream
+from artcafe_common.doctor.checks import ahead_by, judge_folder, judge_skew, judge_stream
 from artcafe_common.errors import ServiceError
 from artcafe_common.streams import USAGE
 from artcafe_metering.backup_folder import BackupFolder, backups_in, made_at
@@ -76,7 +76,8 @@ class Look:
                 settings |= await client.config_get(name)
             before = time.time()
             seconds, micros = await client.time()
-            offset = (before + time.time()) / 2 - seconds - micros / 1e6
+            told = seconds + micros / 1e6
+            offset = ahead_by(before, time.time(), told, told)
         except AuthenticationError:
             found.fail("does not let us in", "Valkey and metering must have the same password: recreate both")
             return

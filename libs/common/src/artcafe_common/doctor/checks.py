@@ -127,13 +127,13 @@ class Surroundings:
             answer = await self.stream_info(USAGE.name or "")
             if answer is not None and "ts" in answer:
                 moment = datetime.fromisoformat(answer["ts"][:26].rstrip("Z") + "+00:00").timestamp()
-                self.clock_offset = round((before + time.time()) / 2 - moment, 3)
+                self.clock_offset = round(ahead_by(before, time.time(), moment, moment), 3)
                 judge_skew(found, "NATS", self.clock_offset)
         before = time.time()
         told = await self._aws_time(specs[0])
         if told is not None:
             # A header tells whole seconds.
-            judge_skew(found, "AWS", (before + time.time()) / 2 - told - 0.5)
+            judge_skew(found, "AWS", ahead_by(before, time.time(), told, told + 1))
 
     async def _aws_time(self, spec: TableSpec) -> float | None:
         async with self._dynamo() as dynamo:
@@ -210,6 +210,15 @@ class Surroundings:
         return Dynamo.connect(
             region=config.aws_region, endpoint_url=config.aws_endpoint_url, prefix=config.table_prefix
         )
+
+
+def ahead_by(before: float, after: float, earliest: float, latest: float) -> float:
+    """Return by how many seconds this clock is ahead of another one for certain; below 0: behind.
+
+    The other one was asked at `before`, its answer was there at `after`, and it said that it was between
+    `earliest` and `latest`. An answer that was long on its way makes no clock wrong.
+    """
+    return max(0.0, before - latest) + min(0.0, after - earliest)
 
 
 def judge_skew(found: Findings, whose: str, offset: float) -> None:
