@@ -16,7 +16,8 @@ from artcafe_registry.directory import Directory
 
 logger = logging.getLogger(__name__)
 
-FLUSH_TIMEOUT_SECONDS = 2
+# As a call has: a server that stands still for a moment is not away.
+FLUSH_TIMEOUT_SECONDS = 5
 
 
 class Changes:
