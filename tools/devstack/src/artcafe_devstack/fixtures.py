@@ -5,11 +5,16 @@ start their own with `artcafe_devstack.servers`, since these are shared by all t
 """
 
 import random
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from artcafe_devstack import servers
+
+_DAY_SECONDS = 86_400
+# Longer than a test of usage takes on a busy machine.
+_TEST_SECONDS = 90.0
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +50,14 @@ def aws_environment(aws: servers.AwsEndpoint, monkeypatch: pytest.MonkeyPatch) -
     for name, value in aws.environment().items():
         monkeypatch.setenv(name, value)
     return aws
+
+
+@pytest.fixture
+def one_day() -> None:
+    """Begin no test so late that it would end on the next day, and perhaps in the next month (UTC).
+
+    For tests of usage: what they count belongs to one day, and what they ask for is of the running one.
+    """
+    left = _DAY_SECONDS - time.time() % _DAY_SECONDS
+    if left < _TEST_SECONDS:
+        time.sleep(left + 0.1)
