@@ -11,8 +11,8 @@ from pathlib import Path
 
 from bench.generator import BenchError
 
-START_SECONDS_MAX = 20.0
-STOP_SECONDS_MAX = 10.0
+START_SECONDS_MAX = 60.0
+STOP_SECONDS_MAX = 30.0
 _ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -12,6 +12,7 @@ from bench.processes import CpuMeter, cpu_seconds, cpu_ticks_seconds, family, ma
 
 BURN = """
 import sys, time
+sys.stdin.readline()
 while time.process_time() < 0.3: pass
 print("burnt", flush=True)
 sys.stdin.read()
@@ -48,6 +49,8 @@ def test_both_clocks_agree_on_another_process() -> None:
         [sys.executable, "-c", BURN], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None and process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
         process.stdout.readline()
         exact, ticks = cpu_seconds(process.pid), cpu_ticks_seconds(process.pid)
         process.stdin.close()
@@ -61,10 +64,12 @@ def test_meter_counts_what_a_child_uses() -> None:
         [sys.executable, "-c", WITH_A_CHILD, BURN], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None and process.stdin is not None
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while len(family(process.pid)) < 2 and time.monotonic() < deadline:
             time.sleep(0.001)
         meter = CpuMeter({"server": process.pid})
+        process.stdin.write(b"\n")
+        process.stdin.flush()
         process.stdout.readline()
         used = meter.used()["server"]
         process.stdin.close()
