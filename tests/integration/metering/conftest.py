@@ -58,8 +58,13 @@ from artcafe_metering.valkey import Valkey
 from .reconcile_support import Office
 
 ISSUER = "https://issuer.test"
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 PASSWORD = "secret-of-valkey"
+
+
+@pytest.fixture(autouse=True)
+def _one_day(one_day: None) -> None:
+    """Have each test count and ask on the same day."""
 
 
 @pytest.fixture
@@ -272,7 +277,7 @@ class Replica:
     async def stop(self) -> None:
         """Let it end as on SIGTERM."""
         self._stop.set()
-        await asyncio.wait_for(self._task, 20)
+        await asyncio.wait_for(self._task, PATIENCE_SECONDS)
         await self._bus.close_gracefully()
 
 
@@ -385,14 +390,14 @@ class Service:
         """Ask it to end, and return its exit status."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(20)
+        return self._process.wait(PATIENCE_SECONDS)
 
     def fails(self, name: str, value: str) -> int:
         """Start it with a wrong setting, and return its exit status."""
         self._environment |= {name: value}
         self.start()
         assert self._process is not None
-        return self._process.wait(20)
+        return self._process.wait(PATIENCE_SECONDS)
 
     async def close(self) -> None:
         """End what is left."""

@@ -67,12 +67,13 @@ async def test_an_empty_valkey_gets_every_counter_and_counts_no_batch_again(
     valkey: RunningServer, empty: RunningServer, ledger_of: Any, batch_of: Any, store: Any, tmp_path: Path
 ) -> None:
     """Values, expiries and windows are those of the backup, after a crash too; redelivery changes nothing."""
-    ledger = ledger_of()
-    before = [batch_of("s1", seq, *ROWS) for seq in (1, 2, 4, 5)]
+    # All in one hour, whatever the time is.
+    ledger, at = ledger_of(), time.time()
+    before = [batch_of("s1", seq, *ROWS, at=at) for seq in (1, 2, 4, 5)]
     await ledger.apply(before)
     wanted = await contents(valkey.url)
     path = await backups_of(valkey, tmp_path / "backups").make()
-    await ledger.apply([batch_of("s1", 3, *ROWS)])
+    await ledger.apply([batch_of("s1", 3, *ROWS, at=at)])
     said: list[str] = []
     await restore(empty.url, path, said.append)
     assert await contents(empty.url) == wanted
@@ -88,13 +89,13 @@ async def test_an_empty_valkey_gets_every_counter_and_counts_no_batch_again(
     async with redis:
         (key,) = [each async for each in redis.scan_iter(match="stats:m:*:{t1}")]
         assert int(await redis.hget(key, "messages")) == 4 * sum(row.messages for row in ROWS)
-        await again.apply([*before, batch_of("s1", 3, *ROWS)])
+        await again.apply([*before, batch_of("s1", 3, *ROWS, at=at)])
         assert int(await redis.hget(key, "messages")) == 5 * sum(row.messages for row in ROWS)
     await client.close()
 
 
 async def test_a_backup_is_of_one_moment(
-    valkey: RunningServer, empty: RunningServer, ledger_of: Any, batch_of: Any, tmp_path: Path
+    valkey: RunningServer, empty: RunningServer, ledger_of: Any, batch_of: Any, until: Any, tmp_path: Path
 ) -> None:
     """Taken under a stream of batches, it has each of them whole or not at all, in counters and windows."""
     ledger = ledger_of()
@@ -107,10 +108,16 @@ async def test_a_backup_is_of_one_moment(
             seq += 1
             await ledger.apply([batch_of("s1", seq, *ROWS, at=at)])
 
+    async def goes_on(since: int) -> bool:
+        # What was begun after the one that was under way then.
+        return seq > since + 2
+
     counting = asyncio.create_task(count())
     await asyncio.sleep(0.5)
+    await until(lambda: goes_on(0))
     path = await backups_of(valkey, tmp_path / "backups").make()
-    await asyncio.sleep(0.2)
+    made = seq
+    await until(lambda: goes_on(made))
     stop.set()
     await counting
     await restore(empty.url, path, lambda _: None)
@@ -436,7 +443,7 @@ async def test_after_a_lost_valkey_the_totals_are_those_of_the_stream(
         argv = [sys.executable, "-m", "artcafe_metering", *arguments]
         path = os.pathsep.join(each for each in sys.path if each)
         given = environment | {"PYTHONPATH": path}
-        return subprocess.run(argv, env=given, capture_output=True, text=True, timeout=60)
+        return subprocess.run(argv, env=given, capture_output=True, text=True, timeout=120)
 
     async def uploaded() -> bool:
         async with aioboto3.Session(aws.access_key_id, "test").client(

@@ -187,7 +187,7 @@ async def main():
     valkey = Valkey(sys.argv[2], 1)
     bus = await Bus.open(sys.argv[1], name="metering")
     stuck = Stuck(valkey, Retention())
-    counters, pace = ValkeyCounters(valkey), Pace(look=0.05, lease=5)
+    counters, pace = ValkeyCounters(valkey), Pace(look=0.05, lease=600)
     await Reconciler(bus, valkey, counters, SystemClock(), stuck, pace).run()
 
 asyncio.run(main())
@@ -227,6 +227,9 @@ async def test_a_killed_replica_leaves_its_day_to_others(
             return "in the middle" in output.read_text()
 
         await until(is_there)
-    assert await store.redis.exists(LEASE_KEY)
+    assert 0 < await store.redis.ttl(LEASE_KEY) <= 600
     async with office.running():
+        assert await office.results("t1", 6)() == ["not_compared"] * 6
+        # As if that time were over.
+        await store.redis.pexpire(LEASE_KEY, 1)
         await until(office.results("t1", 6), ["equal"] * 6)

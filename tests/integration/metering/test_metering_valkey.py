@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from artcafe_common.errors import ServiceError
-from artcafe_metering.valkey import Valkey
+from artcafe_metering.valkey import READ_TIMEOUT_SECONDS, Valkey
 
 DEPLOYED = Path(__file__).parents[3] / "deploy" / "valkey" / "valkey.conf"
 DURABLE = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "save", "maxmemory-policy")
@@ -28,14 +30,17 @@ async def test_the_embedded_valkey_keeps_what_the_deployed_one_keeps(store: Any)
     assert {name: (await store.redis.config_get(name))[name] for name in DURABLE} == deployed
 
 
-async def test_a_write_that_is_cancelled_ends_whenever_that_comes(valkey: Any) -> None:
+async def test_a_write_that_is_cancelled_ends_whenever_that_comes(
+    valkey: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At each step of a write the task that is told to end does, and its connection is not used again."""
+    monkeypatch.setattr("artcafe_metering.valkey.ANSWER_TIMEOUT_SECONDS", 120.0)
     client = Valkey(valkey.url, 1)
 
     async def write() -> None:
         async with client.writing() as session:
             # Valkey waits for a second replica that there is not.
-            await session.send([("SET", "key", "1"), ("WAIT", 1, 4500)])
+            await session.send([("SET", "key", "1"), ("WAIT", 1, 120_000)])
 
     try:
         for steps in range(100):
@@ -43,7 +48,7 @@ async def test_a_write_that_is_cancelled_ends_whenever_that_comes(valkey: Any) -
             for _ in range(steps):
                 await asyncio.sleep(0)
             task.cancel()
-            async with asyncio.timeout(4):
+            async with asyncio.timeout(20):
                 await asyncio.wait([task])
             assert task.cancelled(), f"after {steps} steps"
         async with client.writing() as session:
@@ -56,8 +61,14 @@ async def test_a_write_that_is_cancelled_ends_whenever_that_comes(valkey: Any) -
 CLIENT_SECONDS = 10.0
 
 
-async def test_a_frozen_valkey_is_told_before_clients_give_up(valkey: Any) -> None:
+async def test_a_frozen_valkey_is_told_before_clients_give_up(
+    valkey: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Readers, more of them than there are connections, get their error; later answers are their own."""
+    assert READ_TIMEOUT_SECONDS <= CLIENT_SECONDS - 2
+    # That it is the only clock shows where the others would be long past it.
+    monkeypatch.setattr("artcafe_metering.valkey.READ_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("artcafe_metering.valkey.ANSWER_TIMEOUT_SECONDS", 60.0)
     client = Valkey(valkey.url, 1)
     try:
         await client.read([("SET", "a", "1"), ("SET", "b", "2")])
@@ -67,8 +78,9 @@ async def test_a_frozen_valkey_is_told_before_clients_give_up(valkey: Any) -> No
         outcomes = await asyncio.gather(*readers, return_exceptions=True)
         took = time.monotonic() - began
         assert {type(each) for each in outcomes} == {ServiceError}
-        assert took < CLIENT_SECONDS - 2
+        assert took < 20
         valkey.thaw()
+        monkeypatch.undo()
         assert await client.read([("GET", "b")]) == [b"2"]
     finally:
         valkey.thaw()
