@@ -32,7 +32,7 @@ from artcafe_registry.store import TABLES, Store
 
 ISSUER = "https://issuer.test"
 AUDIENCE = "artcafe"
-DEADLINE_SECONDS = 15.0
+DEADLINE_SECONDS = 45.0
 
 
 async def until(condition: Callable[[], Awaitable[Any]], timeout: float = DEADLINE_SECONDS) -> Any:
@@ -172,6 +172,11 @@ class Stage:
                 arguments["ExclusiveStartKey"] = reply["LastEvaluatedKey"]
         return found
 
+    async def heard(self) -> None:
+        """Wait until what was announced before is in `changed` and `revoked`."""
+        await self.bus.flush()
+        await asyncio.sleep(0)
+
     async def start_replica(self, **settings: str) -> Replica:
         """Start one more registry on the same NATS and store."""
         port = free_port()
@@ -185,7 +190,7 @@ async def start(environment: dict[str, str], port: int) -> Replica:
     """Start a registry and wait until it is ready."""
     stop = asyncio.Event()
     task = asyncio.create_task(run(load(RegistryConfig, PREFIX, environment), stop))
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=20) as client:
 
         async def ready() -> bool:
             if task.done():

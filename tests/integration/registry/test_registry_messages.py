@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 import msgspec
+import pytest
 from nats.aio.msg import Msg
 
 from artcafe_common.contracts.metering import GET_MONTHS, GetMonths, Months, UsageBatch, UsageRow
@@ -15,6 +16,7 @@ from artcafe_common.envelope import LiveMessage, decode_frame
 from artcafe_common.ids import new_ulid
 from artcafe_common.rpc import serve
 from artcafe_common.streams import USAGE, ensure_stream
+from artcafe_registry import publishing
 from artcafe_registry.store.replays import Replay
 
 from .support import Stage, until
@@ -202,13 +204,18 @@ async def test_message_over_the_plans_size_is_refused(stage: Stage) -> None:
     }
 
 
-async def test_messages_over_the_plans_rate_are_refused(stage: Stage) -> None:
+async def test_messages_over_the_plans_rate_are_refused(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """More messages in a second than the plan has get 429 with a hint; a refused key is not used up."""
-    _, owner = await _channel(stage, plan="pro", overrides={"messages_per_second": 5})
+    # Sooner than it is taken over a request that was begun and not finished passes.
+    monkeypatch.setattr(publishing, "UNFINISHED_SECONDS", 600.0)
+    # So few that they come faster from any machine.
+    _, owner = await _channel(stage, plan="pro", overrides={"messages_per_second": 1})
     path = "/channels/team.updates/messages"
     answers = await asyncio.gather(*(owner.post(path, json={}) for _ in range(15)))
     codes = [answer.status_code for answer in answers]
-    assert codes.count(200) >= 5
+    assert codes.count(200) >= 1
     assert codes.count(429) >= 1
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert int(refused.headers["retry-after"]) >= 1
@@ -225,11 +232,10 @@ async def test_messages_over_the_plans_rate_are_refused(stage: Stage) -> None:
     async def passes() -> bool:
         return (await owner.post(path, json={}, headers=key)).status_code == 200
 
-    # Sooner than a request that was begun and not finished would be taken over.
-    await until(passes, timeout=3)
+    await until(passes)
 
 
-async def test_used_up_month_refuses_messages(stage: Stage) -> None:
+async def test_used_up_month_refuses_messages(one_day: None, stage: Stage) -> None:
     """Where metering says that the month is used up a publish is 402; without metering it passes."""
     _, owner = await _channel(stage, plan="free")
 

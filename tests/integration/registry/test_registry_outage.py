@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from artcafe_common.clock import rfc3339
-from artcafe_common.contracts.platform import GetHealth, health_endpoint
+from artcafe_common.contracts.platform import GetHealth, Health, health_endpoint
 from artcafe_common.contracts.registry import (
     GET_AGENT,
     GET_MEMBERSHIPS,
@@ -24,7 +24,7 @@ from artcafe_common.errors import ErrorCode, ServiceError
 from artcafe_common.rpc import call
 from artcafe_devstack.servers import AwsEndpoint, RunningServer, aws_emulator, nats_server
 
-from .support import Stage, staged, until
+from .support import DEADLINE_SECONDS, Stage, staged, until
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ async def own_store(
 
 
 async def _ready(stage: Stage) -> httpx.Response:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=20) as client:
         return await client.get(f"{stage.replica.url}/ready")
 
 
@@ -79,10 +79,13 @@ async def test_store_that_is_away_is_unavailable_and_never_missing(
     for refusal in refusals:
         assert isinstance(refusal, ServiceError)
         assert refusal.code in (ErrorCode.UNAVAILABLE, ErrorCode.DEADLINE_EXCEEDED)
-    not_ready = await _ready(stage)
-    assert not_ready.status_code == 503
-    down = [d["name"] for d in not_ready.json()["dependencies"] if d["status"] == "down"]
-    assert down == ["dynamodb"]
+
+    async def nothing_else_is_missing() -> bool:
+        not_ready = await _ready(stage)
+        assert not_ready.status_code == 503
+        return [d["name"] for d in not_ready.json()["dependencies"] if d["status"] == "down"] == ["dynamodb"]
+
+    await until(nothing_else_is_missing)
     server.start()
 
     async def back() -> bool:
@@ -213,6 +216,12 @@ async def test_a_client_may_ask_for_what_is_stored_now(stage: Stage, monkeypatch
 
 async def test_health_is_told_over_nats(stage: Stage) -> None:
     """The suite's health page learns of the registry and what it depends on."""
-    health = await call(stage.bus, health_endpoint("registry"), GetHealth())
-    assert (health.service, health.status) == ("registry", "up")
+
+    async def told() -> Health | None:
+        # A check that takes more than a moment is one that failed.
+        health = await call(stage.bus, health_endpoint("registry"), GetHealth(), timeout=DEADLINE_SECONDS)
+        return health if health.status == "up" else None
+
+    health = await until(told)
+    assert health.service == "registry"
     assert {d.name for d in health.dependencies} == {"nats", "dynamodb"}

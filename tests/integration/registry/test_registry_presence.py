@@ -86,7 +86,7 @@ async def test_agent_read_by_id_shows_its_status_within_seconds(stage: Stage) ->
     async def shown() -> bool:
         return bool((await owner.get("/agents/a")).json()["status"] == "online")
 
-    await until(shown, timeout=4)
+    await until(shown)
 
 
 async def test_newest_version_wins_in_whatever_order_events_come(stage: Stage) -> None:

@@ -22,7 +22,7 @@ from artcafe_devstack.servers import AwsEndpoint
 from artcafe_registry.config import PREFIX, CommandConfig
 from artcafe_registry.platform_roles import change_platform_roles
 
-from .support import Issuer, Stage, until
+from .support import DEADLINE_SECONDS, Issuer, Stage, until
 
 
 async def _command(environment: dict[str, str], *arguments: str) -> tuple[int, str, str]:
@@ -35,7 +35,7 @@ async def _command(environment: dict[str, str], *arguments: str) -> tuple[int, s
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 30)
+    out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 
@@ -170,7 +170,7 @@ async def test_process_serves_and_ends_when_told(nats_url: str, aws: AwsEndpoint
         async with (
             serve(bus, GET_JWKS, jwks, queue="auth"),
             httpx.AsyncClient(
-                base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"}
+                base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"}, timeout=20
             ) as client,
         ):
 
@@ -189,7 +189,7 @@ async def test_process_serves_and_ends_when_told(nats_url: str, aws: AwsEndpoint
             document = (await client.get("/api/v1/registry/openapi.json")).json()
             assert "/api/v1/agents/{agent_id}/keys/{fingerprint}" in document["paths"]
             process.send_signal(signal.SIGTERM)
-            _, err = await asyncio.wait_for(process.communicate(), 10)
+            _, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
         assert process.returncode == 0
         assert token not in err.decode()
     finally:
@@ -216,10 +216,10 @@ async def test_process_that_waits_for_nats_ends_when_told(aws: AwsEndpoint) -> N
         )
         try:
             assert process.stderr is not None
-            while event not in (line := await asyncio.wait_for(process.stderr.readline(), 15)):
+            while event not in (line := await asyncio.wait_for(process.stderr.readline(), DEADLINE_SECONDS)):
                 assert line
             process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(process.communicate(), 5)
+            await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
             assert process.returncode == 0
         finally:
             if process.returncode is None:

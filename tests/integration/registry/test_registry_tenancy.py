@@ -111,7 +111,7 @@ async def test_every_route_refuses_a_missing_or_bad_token(stage: Stage) -> None:
         f"Bearer {stage.issuer.token(a, aud='other')}",
         f"Bearer {stage.issuer.token(a, iss='https://other.test')}",
     ]
-    async with httpx.AsyncClient(base_url=stage.replica.url + "/api/v1") as client:
+    async with httpx.AsyncClient(base_url=stage.replica.url + "/api/v1", timeout=20) as client:
         for operation in ALL:
             refused = await _call(client, operation, _path(operation, a, "SHA256:x"), **{"X-Tenant-Id": a})
             assert refused.status_code == 401, operation.name
