@@ -57,7 +57,7 @@ class Terminal:
     def __exit__(self, *_: object) -> None:
         """Close it, with all that runs in it."""
         os.killpg(self._shell.pid, signal.SIGTERM)
-        self._shell.communicate(timeout=30)
+        self._shell.communicate(timeout=60)
 
     @property
     def shown(self) -> str:

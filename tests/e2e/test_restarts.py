@@ -67,9 +67,9 @@ async def test_a_drained_gateway_sends_its_agents_to_the_other(stack: Any, tenan
     assert stack.stop("gateway-1"), "the gateway did not end by itself"
     assert await socket.closed() == 1012
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             for number, client in enumerate(clients):
-                await client.publish("room", number, timeout=15)
+                await client.publish("room", number, timeout=45)
     finally:
         await asyncio.to_thread(stack.start_again, "gateway-1")
 
@@ -95,7 +95,7 @@ async def test_usage_counted_before_a_metering_crash_is_still_there(
 
     assert await eventually(counted) == 120
     await asyncio.sleep(2.0)
-    assert await counted() == 120
+    assert await eventually(counted) == 120
 
 
 async def test_readiness_follows_nats(stack: Any, eventually: Any) -> None:
@@ -103,7 +103,7 @@ async def test_readiness_follows_nats(stack: Any, eventually: Any) -> None:
     import httpx
 
     services = ["auth", "registry", "metering", "gateway-1", "gateway-2"]
-    async with httpx.AsyncClient(timeout=5.0) as http:
+    async with httpx.AsyncClient(timeout=20.0) as http:
 
         async def statuses(path: str) -> list[int]:
             return [(await http.get(stack.urls[name]["http"] + path)).status_code for name in services]
