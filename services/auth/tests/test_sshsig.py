@@ -144,6 +144,17 @@ def test_algorithm_must_be_the_keys() -> None:
     assert not _verify(key_pair().line, _parts(key_pair(), b"ssh-rsa", body))
 
 
+def test_two_numbers_of_an_ecdsa_signature_are_all_there_is() -> None:
+    """Nothing may stand behind them: a signature has one form."""
+    pair = key_pair("p256")
+    assert isinstance(pair.private, ec.EllipticCurvePrivateKey)
+    r, s = decode_dss_signature(pair.private.sign(_preimage(), ec.ECDSA(hashes.SHA256())))
+    body = string(b"\x00" + r.to_bytes(32)) + string(b"\x00" + s.to_bytes(32))
+    assert _verify(pair.line, _parts(pair, b"ecdsa-sha2-nistp256", body))
+    assert not _verify(pair.line, _parts(pair, b"ecdsa-sha2-nistp256", body + b"x"))
+    assert not _verify(pair.line, _parts(pair, b"ecdsa-sha2-nistp256", body + string(b"")))
+
+
 def test_malformed_blobs_are_refused() -> None:
     """Another version, something behind the end, or half of it is malformed."""
     body = key_pair().private.sign(_preimage())  # type: ignore[call-arg]
