@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import ssl
@@ -10,9 +11,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 from doctor import checks
@@ -93,6 +96,27 @@ def test_an_edge_that_is_away_is_a_fault() -> None:
     assert [f.status for f in checks.edge(f"http://127.0.0.1:{port}")] == ["fail"]
     assert [f.status for f in checks.edge(f"https://127.0.0.1:{port}")] == ["fail", "fail"]
     assert [f.status for f in checks.edge(None)] == ["warn"]
+
+
+@pytest.mark.parametrize(("statuses", "found"), [((503, 200), "ok"), ((503, 503), "fail")])
+def test_a_platform_that_is_down_for_a_moment_only_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, statuses: tuple[int, ...], found: str
+) -> None:
+    """It is asked once more, and only then is told what is down."""
+    left = iter(statuses)
+
+    def answer(url: str, **_: Any) -> bytes:
+        if (status := next(left)) == 200:
+            return b'{"status":"up","services":{}}'
+        body = io.BytesIO(b'{"status":"down","services":{"auth":{"status":"down"}}}')
+        raise HTTPError(url, status, "", Message(), body)
+
+    monkeypatch.setattr(checks, "LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(checks, "fetch", answer)
+    (health,) = checks.edge("http://127.0.0.1:1")
+    assert (health.check, health.status) == ("health", found)
+    assert ("auth down" in health.detail) == (found == "fail")
+    assert list(left) == []
 
 
 class _Frozen:

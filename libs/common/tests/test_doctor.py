@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from artcafe_common.doctor import Check, Findings, Surroundings, run_doctor
+from artcafe_common import __version__
+from artcafe_common.doctor import Check, Findings, Surroundings, checks, run_doctor
 from artcafe_common.doctor.checks import ahead_by, judge_folder, judge_skew, judge_stream
 from artcafe_common.table_commands import TablesConfig
 
@@ -87,6 +88,26 @@ def test_a_folder_must_be_writable_and_have_room(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("shutil.disk_usage", lambda _: argparse.Namespace(free=1, total=100))
     judge_folder(found, str(tmp_path))
     assert [each.status for each in found.listed][1:] == ["fail", "warn"]
+
+
+@pytest.mark.parametrize(("answers", "status"), [("du", "ok"), ("dd", "fail"), ("u", "ok")])
+async def test_what_is_away_for_a_moment_only_is_no_fault(
+    answers: str, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that is not ready is asked once more before that is told."""
+    monkeypatch.setattr(checks, "LOOK_AGAIN_SECONDS", 0.0)
+    left = iter(answers)
+
+    def get(*_: Any) -> bytes:
+        word = {"u": "up", "d": "down"}[next(left)]
+        dependencies = [{"name": "nats", "status": word}]
+        return json.dumps({"status": word, "version": __version__, "dependencies": dependencies}).encode()
+
+    monkeypatch.setattr(checks, "_get", get)
+    found = Findings("service")
+    await Surroundings("demo", TablesConfig()).process("127.0.0.1", 1, found)
+    assert [each.status for each in found.listed] == [status]
+    assert list(left) == []
 
 
 def test_what_a_check_raises_is_a_fault_without_its_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,6 +30,8 @@ from artcafe_common.tables import MENDABLE, Tables, TableSpec, care_of
 
 NATS_SECONDS = 5.0
 ANSWER_SECONDS = 5.0
+# What a service found away, since it took a moment too long, is looked at once more.
+LOOK_AGAIN_SECONDS = 1.0
 # Tokens are taken within 30 seconds of their time, and each of two clocks may be off.
 SKEW_WARN_SECONDS, SKEW_FAIL_SECONDS = 2.0, 10.0
 DISK_FREE_WARN = 0.1
@@ -69,6 +71,9 @@ class Surroundings:
         """Look at the service that runs here."""
         host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
         answer = await asyncio.to_thread(_get, host, port, "/ready")
+        if answer is not None and msgspec.json.decode(answer)["status"] == "down":
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            answer = await asyncio.to_thread(_get, host, port, "/ready")
         if answer is None:
             found.fail(
                 f"does not answer on {host}:{port}",
