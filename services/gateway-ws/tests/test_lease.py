@@ -9,7 +9,7 @@ from gateway_fakes import House, settle
 
 from artcafe_common.bus import Bus
 from artcafe_common.errors import ServiceError, unavailable
-from artcafe_gateway.lease import Lease
+from artcafe_gateway.lease import RENEWALS, Lease
 from artcafe_gateway.store import ConnectionStore, Holder, Orphan
 
 TIMEOUT = 45.0
@@ -32,14 +32,23 @@ async def lease(house: House) -> Lease:
     )
 
 
+async def live(house: House, lease: Lease, seconds: float) -> None:
+    """Let time pass in which this process renews its lease as it does."""
+    while seconds > 0:
+        step = min(seconds, TIMEOUT / RENEWALS)
+        house.clock.move(step)
+        await lease.renew()
+        seconds -= step
+
+
 async def test_nobody_is_declared_dead_before_a_full_timeout_has_passed(house: House, lease: Lease) -> None:
     """A process that has just started waits as long as others have to renew, then sweeps."""
     await lease.sweep()
     await lease.renew()
-    house.clock.move(TIMEOUT - 1)
+    await live(house, lease, TIMEOUT - 1)
     await lease.sweep()
     assert house.announced() == [] and house.store.dropped == []
-    house.clock.move(2)
+    await live(house, lease, 2)
     await lease.sweep()
     assert house.announced() == [("offline", "its gateway ended")]
     assert house.store.dropped == ["dead"]
@@ -48,7 +57,7 @@ async def test_nobody_is_declared_dead_before_a_full_timeout_has_passed(house: H
 async def test_a_process_that_renews_in_time_is_left_alone(house: House, lease: Lease) -> None:
     """Only a lease that is older than the timeout is given up, and never the own one."""
     await lease.renew()
-    house.clock.move(TIMEOUT + 1)
+    await live(house, lease, TIMEOUT + 1)
     house.store.lease_times = {"dead": house.clock.now() - TIMEOUT + 1, "me": 0.0}
     await lease.sweep()
     assert house.announced() == [] and house.store.dropped == []
@@ -57,22 +66,47 @@ async def test_a_process_that_renews_in_time_is_left_alone(house: House, lease: 
 async def test_after_the_store_was_away_everyone_has_the_full_time_again(house: House, lease: Lease) -> None:
     """A lease that nobody could renew says nothing about its process."""
     await lease.renew()
-    house.clock.move(TIMEOUT + 1)
+    await live(house, lease, TIMEOUT + 1)
     house.store.error = unavailable("store")
     with pytest.raises(ServiceError):
         await lease.renew()
     house.store.error = None
     await lease.sweep()
     await lease.renew()
-    house.clock.move(TIMEOUT - 1)
+    await live(house, lease, TIMEOUT - 1)
     await lease.sweep()
     assert house.announced() == []
+    await live(house, lease, 2)
+    await lease.sweep()
+    assert house.announced() == [("offline", "its gateway ended")]
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+async def test_who_stood_still_declares_nobody_dead_who_may_have_done_so_too(
+    house: House, lease: Lease, suspended: bool
+) -> None:
+    """Of processes on one machine that was held up, or suspended, the first that wakes up waits."""
+    await lease.renew()
+    await live(house, lease, TIMEOUT + 1)
+    house.clock.move(TIMEOUT + 1)
+    if suspended:
+        # The monotonic clock was as well.
+        house.clock.elapsed -= TIMEOUT + 1
+    await lease.sweep()
+    await lease.renew()
+    await lease.sweep()
+    await live(house, lease, TIMEOUT - 1)
+    await lease.sweep()
+    assert house.announced() == [] and house.store.dropped == []
+    await live(house, lease, 2)
+    await lease.sweep()
+    assert house.announced() == [("offline", "its gateway ended")]
 
 
 async def test_without_the_bus_nobody_is_swept(house: House, lease: Lease) -> None:
     """What could not be announced would be lost."""
     await lease.renew()
-    house.clock.move(TIMEOUT + 1)
+    await live(house, lease, TIMEOUT + 1)
     house.bus.is_connected = False
     await lease.sweep()
     assert house.store.dropped == []
@@ -96,7 +130,7 @@ async def test_a_process_that_was_late_looks_what_others_have_given_up(house: Ho
 async def test_an_orphan_that_came_back_is_not_announced(house: House, lease: Lease) -> None:
     """Its record names another connection by now."""
     await lease.renew()
-    house.clock.move(TIMEOUT + 1)
+    await live(house, lease, TIMEOUT + 1)
     house.store.holders["t", "alice"] = Holder("alive", "C2")
     await lease.sweep()
     assert house.announced() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -10,6 +11,7 @@ from gateway_fakes import House, settle
 from artcafe_common.clock import rfc3339
 from artcafe_common.contracts.gateway import Replaced
 from artcafe_common.errors import CloseCode, unavailable
+from artcafe_gateway import presence
 from artcafe_gateway.presence import COUNT_SECONDS, FINAL_STEP, VERSIONS_PER_GENERATION
 from artcafe_gateway.store import Holder, Orphan
 
@@ -156,6 +158,38 @@ async def test_an_agent_is_not_blamed_for_what_this_process_does_not_read(house:
     session.connection.resume_reading()
     beat(house, 1)
     assert house.announced() == []
+
+
+async def test_nobody_is_given_up_for_the_time_in_which_this_process_stood_still(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It heard nobody then and let nobody in: no agent, ping or lost socket is too late."""
+    monkeypatch.setattr(presence, "TICK_SECONDS", 0.001)
+    running = asyncio.create_task(house.presences.run())
+    try:
+        silent, transport = house.open("silent")
+        lost, _ = house.open("lost")
+        lost.connection.lost()
+        silent.connection.ping(house.clock.monotonic())
+        heard = rfc3339(house.clock.now())
+        # It sleeps by now.
+        await settle()
+        house.clock.move(1000)
+        # It has looked.
+        await asyncio.sleep(0.05)
+        house.clock.move(50)
+        await asyncio.sleep(0.05)
+        assert house.announced("silent") == [("online", "connected")]
+        assert [status for status, _ in house.announced("lost")] == ["online", "suspect"]
+        assert not transport.aborted and transport.close_codes == []
+    finally:
+        running.cancel()
+    beat(house, 91)
+    await settle()
+    # When they were heard is told as it was.
+    assert [p.last_seen for p in house.presence_events("lost")] == [heard]
+    assert house.announced("silent") == [("offline", "heartbeat timeout")]
+    assert transport.aborted
 
 
 async def test_a_goodbye_is_offline_at_once(house: House) -> None:

@@ -85,6 +85,8 @@ class AgentSession(Session):
         self.capabilities: list[str] | None = None
         self.metadata: dict[str, Any] | None = None
         self.sends_heartbeats = False
+        # While `last_life` is the first of these, so many seconds since then are no silence (`presence`).
+        self.excused = (0.0, 0.0)
         self.connected_at = clock.now()
         # Until when the time connected has been counted (monotonic seconds).
         self.counted_until = clock.monotonic()

@@ -32,7 +32,7 @@ from artcafe_gateway.handshake import AgentHello, DashboardHello, Handshake, rea
 from artcafe_gateway.lease import Lease
 from artcafe_gateway.listener import Listener, Refusal, Upgrade
 from artcafe_gateway.open_dashboards import OpenDashboards
-from artcafe_gateway.presence import Presences
+from artcafe_gateway.presence import Presences, paused
 from artcafe_gateway.preview.origin import Origins
 from artcafe_gateway.preview.previews import PreviewLimits, Previews
 from artcafe_gateway.preview.tap_bus import TapBus
@@ -178,9 +178,11 @@ class Gateway:
     async def watch_dashboards(self) -> None:
         """Ping dashboards and close those that do not answer, until cancelled."""
         while True:
-            await asyncio.sleep(1.0)
+            late = await paused(self._clock, 1.0)
             now = self._clock.monotonic()
             for dashboard in list(self._dashboards):
+                # As for agents: while this process stood still it heard no answer.
+                dashboard.connection.pinged_at = min(now, dashboard.connection.pinged_at + late)
                 if not dashboard.connection.reading_paused:
                     self._check_ping(dashboard.connection, now)
 

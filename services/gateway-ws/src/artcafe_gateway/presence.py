@@ -52,6 +52,20 @@ _FINAL_CLOSES = frozenset({CloseCode.REVOKED, CloseCode.TENANT_SUSPENDED, CloseC
 _encode = msgspec.json.Encoder().encode
 
 
+async def paused(clock: Clock, seconds: float) -> float:
+    """Sleep, and return how much longer that took where it took twice as long or more, else 0.0."""
+    began = clock.monotonic()
+    await asyncio.sleep(seconds)
+    late = clock.monotonic() - began - seconds
+    return late if late >= seconds else 0.0
+
+
+def _silence(session: AgentSession, now: float) -> float:
+    """Return for how long nothing was heard of an agent while this process listened."""
+    since, seconds = session.excused
+    return now - session.last_life - (seconds if since == session.last_life else 0.0)
+
+
 class Presences:
     """All agents of this process."""
 
@@ -163,18 +177,30 @@ class Presences:
     async def run(self) -> None:
         """Watch heartbeats and pings until cancelled."""
         while True:
-            await asyncio.sleep(min(TICK_SECONDS, self._heartbeat_timeout / 10))
+            late = await paused(self._clock, min(TICK_SECONDS, self._heartbeat_timeout / 10))
             try:
+                self.stood_still(late)
                 self.tick()
             except Exception:
                 logger.exception("presence_tick_failed")
+
+    def stood_still(self, seconds: float) -> None:
+        """Count a time in which this process did nothing as nobody's silence.
+
+        It heard nobody and let nobody in, and who is on the same machine may have stood still with it.
+        """
+        now = self._clock.monotonic()
+        for session in self._agents.values() if seconds else ():
+            so_far = now - session.last_life - _silence(session, now)
+            session.excused = (session.last_life, min(now - session.last_life, so_far + seconds))
+            session.connection.pinged_at = min(now, session.connection.pinged_at + seconds)
 
     def tick(self) -> None:
         """Look once at every agent: ping it, doubt it, give it up."""
         now = self._clock.monotonic()
         for session in list(self._agents.values()):
             if session.ended:
-                if now - session.last_life > self._heartbeat_timeout and not self._draining:
+                if _silence(session, now) > self._heartbeat_timeout and not self._draining:
                     self._background.spawn(self._end(session, "did not come back"))
             else:
                 self._look_at(session, now)
@@ -282,7 +308,7 @@ class Presences:
             session.last_life = now
             return
         self._check_ping(session, now)
-        silent = now - session.last_life
+        silent = _silence(session, now)
         if silent > self._heartbeat_timeout:
             self._background.spawn(self._end(session, "heartbeat timeout"))
             session.end(CloseCode.HEARTBEAT_TIMEOUT, "no heartbeat")
