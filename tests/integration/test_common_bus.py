@@ -19,7 +19,7 @@ from artcafe_common.bus import OUTBOUND_BYTES_MAX, Bus
 from artcafe_common.errors import ErrorCode, ServiceError
 from artcafe_devstack.servers import RunningServer, nats_server
 
-from .common_support import opened, recorded, subject, until
+from .common_support import PATIENCE_SECONDS, opened, recorded, subject, until
 
 
 @pytest.fixture
@@ -336,8 +336,7 @@ async def test_closing_while_the_server_is_away_ends_the_reconnecting(tmp_path: 
         for bus in buses:
             await bus.close()
             await asyncio.sleep(0.002)
-        await asyncio.sleep(1)
-        assert asyncio.all_tasks() == tasks
+        await until(lambda: asyncio.all_tasks() == tasks)
         server.start()
         assert not any(bus.is_connected for bus in buses)
 
@@ -367,7 +366,7 @@ async def test_task_can_be_cancelled_while_it_waits_for_room(own_nats: RunningSe
         task = asyncio.create_task(publish())
         await asyncio.sleep(0.5)
         task.cancel()
-        await asyncio.wait([task], timeout=10)
+        await asyncio.wait([task], timeout=PATIENCE_SECONDS)
         assert task.cancelled()
     finally:
         own_nats.thaw()

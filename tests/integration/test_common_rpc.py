@@ -20,7 +20,7 @@ from artcafe_common.log import request_id_var
 from artcafe_common.rpc import announce, call, listen, serve
 from artcafe_devstack.servers import nats_server
 
-from .common_support import opened, recorded, subject, until
+from .common_support import PATIENCE_SECONDS, opened, recorded, subject, until
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ class Told(msgspec.Struct, frozen=True):
 @pytest.fixture
 def endpoint() -> Endpoint[Ask, Answer]:
     """An endpoint that no other test uses."""
-    return Endpoint(subject(), Ask, Answer, 2.0)
+    return Endpoint(subject(), Ask, Answer, PATIENCE_SECONDS)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ async def test_first_call_right_after_serving_is_answered(nats_url: str) -> None
     """Once `serve` is entered a request from anywhere finds it: no first call is lost."""
     async with opened(nats_url) as server, opened(nats_url) as client:
         for number in range(100):
-            endpoint = Endpoint(subject(), Ask, Answer)
+            endpoint = Endpoint(subject(), Ask, Answer, PATIENCE_SECONDS)
             async with serve(server, endpoint, _echo, queue="test"):
                 assert await call(client, endpoint, Ask(number)) == Answer(number)
 
@@ -87,7 +87,7 @@ async def test_nobody_serving_is_unavailable_at_once(client: Bus, endpoint: Endp
     """A call that nobody serves fails right away and not after its timeout."""
     started = time.monotonic()
     with pytest.raises(ServiceError) as caught:
-        await call(client, endpoint, Ask(1), timeout=30)
+        await call(client, endpoint, Ask(1), timeout=2 * PATIENCE_SECONDS)
     assert caught.value.code == ErrorCode.UNAVAILABLE
     assert caught.value.retry_after is not None
     assert time.monotonic() - started < 10
@@ -103,18 +103,18 @@ async def test_call_while_the_bus_is_away_is_unavailable_at_once(
             await until(lambda: not bus.is_connected)
             started = time.monotonic()
             with pytest.raises(ServiceError) as caught:
-                await call(bus, endpoint, Ask(1), timeout=30)
+                await call(bus, endpoint, Ask(1), timeout=2 * PATIENCE_SECONDS)
             assert caught.value.code == ErrorCode.UNAVAILABLE
             assert time.monotonic() - started < 10
 
 
 async def test_requests_are_worked_on_side_by_side(client: Bus, server: Bus) -> None:
-    """Fifty requests of 0.2 s each take 0.2 s and not 10 s."""
-    endpoint = Endpoint(subject(), Ask, Answer, 20.0)
+    """Fifty requests of 0.4 s each take 0.4 s and not 20 s."""
+    endpoint = Endpoint(subject(), Ask, Answer, PATIENCE_SECONDS)
     async with serve(server, endpoint, _echo, queue="test"):
         started = time.monotonic()
-        answers = await asyncio.gather(*(call(client, endpoint, Ask(n, 0.2)) for n in range(50)))
-        assert time.monotonic() - started < 5
+        answers = await asyncio.gather(*(call(client, endpoint, Ask(n, 0.4)) for n in range(50)))
+        assert time.monotonic() - started < 12
     assert [answer.number for answer in answers] == list(range(50))
 
 
@@ -164,9 +164,11 @@ async def test_handler_that_hangs_gives_its_place_back(client: Bus, server: Bus)
         return Answer(request.number)
 
     async with serve(server, endpoint, hang, queue="test", concurrency=2):
-        hanging = [asyncio.create_task(call(client, endpoint, Ask(0), timeout=3)) for _ in range(2)]
+        hanging = [
+            asyncio.create_task(call(client, endpoint, Ask(0), timeout=PATIENCE_SECONDS)) for _ in range(2)
+        ]
         await asyncio.sleep(0.05)
-        assert await call(client, endpoint, Ask(5), timeout=3) == Answer(5)
+        assert await call(client, endpoint, Ask(5), timeout=PATIENCE_SECONDS) == Answer(5)
         for task in hanging:
             with pytest.raises(ServiceError) as caught:
                 await task
@@ -196,13 +198,15 @@ async def test_request_in_flight_is_answered_when_the_service_stops(
     async with serve(server, endpoint, _echo, queue="test", concurrency=4):
         asked = [asyncio.create_task(call(client, endpoint, Ask(n, 0.2))) for n in range(12)]
         await asyncio.sleep(0.1)
+        # They are at the server; what it sends of them stands before the answer to the end of serving.
+        await client.flush()
     await server.close_gracefully()
     assert [answer.number for answer in await asyncio.gather(*asked)] == list(range(12))
 
 
 async def test_replica_that_leaves_under_load_loses_no_request(nats_url: str) -> None:
     """While a replica leaves and comes back, every request is answered by one of the two."""
-    endpoint = Endpoint(subject(), Ask, Answer, 5.0)
+    endpoint = Endpoint(subject(), Ask, Answer, PATIENCE_SECONDS)
     async with (
         opened(nats_url) as client,
         opened(nats_url) as stays,
@@ -230,19 +234,25 @@ async def test_request_that_outlasts_the_drain_is_told(
     """What a stopping service cannot finish in time is answered `unavailable`, not left to time out."""
     monkeypatch.setattr(rpc, "DRAIN_TIMEOUT_SECONDS", 0.3)
     endpoint = Endpoint(subject(), Ask, Answer, 40.0)
-    async with serve(server, endpoint, _echo, queue="test"):
+    taken = asyncio.Event()
+
+    async def long(request: Ask) -> Answer:
+        taken.set()
+        return await _echo(request)
+
+    async with serve(server, endpoint, long, queue="test"):
         asked = asyncio.create_task(call(client, endpoint, Ask(1, 30.0)))
-        await asyncio.sleep(0.1)
+        await taken.wait()
         started = time.monotonic()
     with pytest.raises(ServiceError) as caught:
         await asked
     assert caught.value.code == ErrorCode.UNAVAILABLE
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
 
 
 async def test_nothing_is_served_after_the_end_while_the_bus_was_away(tmp_path: Path) -> None:
     """A service that stopped serving while NATS was away does not serve again when NATS is back."""
-    endpoint = Endpoint(subject(), Ask, Answer, 1.0)
+    endpoint = Endpoint(subject(), Ask, Answer, PATIENCE_SECONDS)
     with nats_server(tmp_path) as nats:
         async with opened(nats.url) as server:
             async with serve(server, endpoint, _echo, queue="test"):
@@ -258,7 +268,7 @@ async def test_nothing_is_served_after_the_end_while_the_bus_was_away(tmp_path: 
 
 async def test_service_answers_again_after_nats_was_restarted(tmp_path: Path) -> None:
     """An endpoint is served again when NATS is back, without anybody doing anything."""
-    endpoint = Endpoint(subject(), Ask, Answer, 1.0)
+    endpoint = Endpoint(subject(), Ask, Answer, PATIENCE_SECONDS)
     with nats_server(tmp_path) as nats:
         async with (
             opened(nats.url) as server,
@@ -302,7 +312,7 @@ async def test_error_has_the_headers_of_nats_services(
         raise ServiceError(ErrorCode.NOT_FOUND, "no such thing")
 
     async with serve(server, endpoint, refuse, queue="test"):
-        message = await client.request(endpoint.subject, b'{"number":1}', timeout=2)
+        message = await client.request(endpoint.subject, b'{"number":1}', timeout=PATIENCE_SECONDS)
     assert message.headers == {"Nats-Service-Error-Code": "404", "Nats-Service-Error": "not_found"}
     assert msgspec.json.decode(message.data, type=ErrorBody) == ErrorBody("not_found", "no such thing")
 
@@ -329,7 +339,7 @@ async def test_request_that_is_not_valid_is_refused(
 ) -> None:
     """Bytes that are no request of this subject are the asker's fault."""
     async with serve(server, endpoint, _echo, queue="test"):
-        message = await client.request(endpoint.subject, payload, timeout=2)
+        message = await client.request(endpoint.subject, payload, timeout=PATIENCE_SECONDS)
     assert msgspec.json.decode(message.data, type=ErrorBody).code == "invalid_argument"
 
 
@@ -338,7 +348,9 @@ async def test_fields_of_a_newer_caller_are_ignored(
 ) -> None:
     """A request with fields that this version does not know is served."""
     async with serve(server, endpoint, _echo, queue="test"):
-        message = await client.request(endpoint.subject, b'{"number":7,"newer":{"a":[1]}}', timeout=2)
+        message = await client.request(
+            endpoint.subject, b'{"number":7,"newer":{"a":[1]}}', timeout=PATIENCE_SECONDS
+        )
     assert msgspec.json.decode(message.data, type=Answer) == Answer(7)
 
 
@@ -364,7 +376,10 @@ async def test_headers_of_a_request_are_not_echoed(
     """What a caller put into headers does not come back in the reply, where others may see it."""
     async with serve(server, endpoint, _echo, queue="test"):
         message = await client.request(
-            endpoint.subject, b'{"number":1}', timeout=2, headers={"Authorization": "Bearer secret"}
+            endpoint.subject,
+            b'{"number":1}',
+            timeout=PATIENCE_SECONDS,
+            headers={"Authorization": "Bearer secret"},
         )
     assert not message.headers
 
@@ -410,7 +425,7 @@ async def test_call_that_was_cancelled_leaves_nothing(
 
 async def test_one_replica_of_a_queue_answers(nats_url: str, client: Bus) -> None:
     """Of several replicas in one queue group each request reaches exactly one."""
-    endpoint = Endpoint(subject(), Ask, Answer)
+    endpoint = Endpoint(subject(), Ask, Answer, PATIENCE_SECONDS)
     counts = [0, 0, 0]
     async with AsyncExitStack() as stack:
         for replica in range(3):
@@ -509,7 +524,7 @@ def test_event_cannot_be_announced_to_a_name_that_is_none(event: Event[Told], na
 
 async def test_end_of_serving_stands_before_its_ping_on_the_wire(nats_url: str) -> None:
     """A stopping service ends its subscription before the PING that waits for requests on their way."""
-    endpoint = Endpoint(subject(), Ask, Answer)
+    endpoint = Endpoint(subject(), Ask, Answer, PATIENCE_SECONDS)
     async with recorded(nats_url) as recorder, opened(recorder.url) as bus:
         async with serve(bus, endpoint, _echo, queue="test"):
             pass
@@ -522,7 +537,7 @@ async def test_serving_many_times_leaves_nothing(nats_url: str) -> None:
     async with opened(nats_url) as bus:
         tasks = len(asyncio.all_tasks())
         for _ in range(200):
-            async with serve(bus, Endpoint(subject(), Ask, Answer), _echo, queue="test"):
+            async with serve(bus, Endpoint(subject(), Ask, Answer, PATIENCE_SECONDS), _echo, queue="test"):
                 pass
-        await until(lambda: len(asyncio.all_tasks()) <= tasks, 2)
+        await until(lambda: len(asyncio.all_tasks()) <= tasks)
         assert not bus._subs

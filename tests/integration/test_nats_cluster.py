@@ -226,7 +226,7 @@ async def test_messages_go_on_when_the_server_of_a_client_is_killed(cluster: Nat
         finally:
             server.start()
             server.wait_ready()
-        await until(lambda: publisher.is_connected and subscriber.is_connected)
+        await until(lambda: publisher.is_connected and subscriber.is_connected, PATIENCE_SECONDS)
 
 
 async def test_presence_is_kept_on_three_servers(cluster: NatsCluster) -> None:

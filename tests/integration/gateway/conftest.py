@@ -280,7 +280,13 @@ class Harness:
     async def open(self, path: str, **options: Any) -> Client:
         """Open a socket at a path."""
         socket = await self.stack.enter_async_context(
-            connect(f"{self.ws_url}{path}", ping_interval=None, max_size=None, close_timeout=1, **options)
+            connect(
+                f"{self.ws_url}{path}",
+                ping_interval=None,
+                max_size=None,
+                close_timeout=PATIENCE_SECONDS,
+                **options,
+            )
         )
         return Client(socket)
 
@@ -308,7 +314,7 @@ class Running(Harness):
     async def drain(self) -> None:
         """Stop it as SIGTERM does, and wait for its end."""
         self.stop.set()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await asyncio.wait([self.task])
 
 

@@ -307,7 +307,7 @@ async def test_features_to_come_are_refused_clearly(gateway: Any) -> None:
 
 async def test_limits_of_the_plan_hold_for_size_and_rate(gateway: Any) -> None:
     """Data over the plan's size and messages over its rate are refused; the refused ones do not arrive."""
-    gateway.world.tenant("t3", limits=Limits(bytes_per_message=10, messages_per_second=5))
+    gateway.world.tenant("t3", limits=Limits(bytes_per_message=10, messages_per_second=1))
     alice, bob = await gateway.agent("alice", "t3"), await gateway.agent("bob", "t3")
     await bob.subscribe("room")
     await alice.send(type="publish", channel="room", data="x" * 9, id=0)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 
 from artcafe_common.contracts.registry import AgentStatus, Membership
+from artcafe_gateway import dashboard_session
 from artcafe_gateway.store import ConnectionStore
+
+from .test_preview import STEADY
 
 
 def member(gateway: Any, user_id: str, role: str = "owner", tenant_id: str = "t1") -> str:
@@ -60,7 +64,7 @@ async def test_a_wrong_token_is_refused(gateway: Any, token: str) -> None:
 
 
 async def test_tokens_that_do_not_hold_are_refused(gateway: Any) -> None:
-    """Expired, for somebody else, from somebody else: all 4500; 29 seconds over is still good."""
+    """Expired, for somebody else, from somebody else: all 4500; within the leeway it is still good."""
     world = gateway.world
     member(gateway, "ann")
     for token in (
@@ -70,7 +74,7 @@ async def test_tokens_that_do_not_hold_are_refused(gateway: Any) -> None:
     ):
         client = await gateway.open(f"/ws/dashboard?token={token}")
         assert (await client.closed())[0] == 4500
-    late = await gateway.open(f"/ws/dashboard?token={world.token('ann', -28)}")
+    late = await gateway.open(f"/ws/dashboard?token={world.token('ann', -15)}")
     await late.expect("connected")
 
 
@@ -184,8 +188,9 @@ async def test_tabs_are_independent(gateway: Any) -> None:
         await tab.nothing()
 
 
-async def test_a_preview_shows_what_its_patterns_match(gateway: Any) -> None:
+async def test_a_preview_shows_what_its_patterns_match(start_gateway: Any) -> None:
     """Patterns over channels or subjects, changed without reconnecting, and none shows another tenant."""
+    gateway = await start_gateway(**STEADY)
     alice, spy = await gateway.agent("alice"), await gateway.agent("spy", "t2")
     desk = await gateway.dashboard("ann")
     await desk.send(type="subscribe_topic_preview", patterns=["team.*", "channel.x"], id=1)
@@ -233,7 +238,7 @@ async def test_a_preview_shows_or_counts_every_message(start_gateway: Any) -> No
                 assert event["type"] == "topic_preview_dropped" and event["window_ms"] >= 0
                 dropped += event["count"]
         assert len(shown) + dropped == 300
-        assert shown == sorted(set(shown)) and 0 < len(shown) < 100
+        assert shown == sorted(set(shown)) and 0 < len(shown) < 250
         await desk.nothing()
 
 
@@ -311,13 +316,17 @@ async def test_a_dashboard_watches_a_bounded_number_of_channels(gateway: Any) ->
     await desk.expect("error", code="resource_exhausted", id=1000)
 
 
-async def test_an_expired_token_ends_the_session(gateway: Any) -> None:
-    """After its end and the leeway of 30 seconds the socket is closed with 4005."""
+async def test_an_expired_token_ends_the_session(gateway: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its end and the leeway the socket is closed with 4005."""
+    # To check a token has its own: this one is let in however late it comes.
+    monkeypatch.setattr(dashboard_session, "LEEWAY_SECONDS", 1.0)
     member(gateway, "ann")
-    desk = await gateway.open(f"/ws/dashboard?token={gateway.world.token('ann', -28.5)}")
+    ends_at = time.time() + 0.5
+    desk = await gateway.open(f"/ws/dashboard?token={gateway.world.token('ann', exp=ends_at)}")
     await desk.expect("connected")
     await desk.expect("token_expiring")
     assert (await desk.closed())[0] == 4005
+    assert time.time() > ends_at
 
 
 async def test_another_role_closes_the_views_of_the_old_one(gateway: Any) -> None:
@@ -341,7 +350,7 @@ async def test_a_membership_that_cannot_be_checked_now_is_checked_later(gateway:
     world.memberships["ann"] = []
     world.unavailable = True
     world.changed("t1", "member", "ann", "deleted")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not world.refusals:
             await asyncio.sleep(0.02)
     await ann.nothing()
@@ -376,7 +385,7 @@ async def test_a_dashboard_that_does_not_read_stays_and_is_told_what_it_missed(s
     desk.socket.transport.resume_reading()
     seen: list[int] = []
     dropped = 0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(seen) + dropped < count:
             event = await desk.receive()
             if event["type"] == "channel_message":

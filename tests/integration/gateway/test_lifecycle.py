@@ -9,6 +9,7 @@ import json
 import time
 import weakref
 from collections import Counter
+from inspect import isawaitable
 from typing import Any
 
 import httpx
@@ -18,9 +19,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from artcafe_common.contracts.platform import GetHealth, Health, health_endpoint
 from artcafe_common.contracts.registry import Grant
 from artcafe_common.rpc import serve
+from artcafe_gateway import connection
+from artcafe_gateway import gateway as gateway_module
 from artcafe_gateway.app import HEALTH_SECONDS
 from artcafe_gateway.connection import Connection
 from artcafe_gateway.session import Session
+
+PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -30,11 +35,16 @@ def nats_url(own_nats: Any) -> str:
     return url
 
 
-async def until(condition: Any, timeout: float = 10.0) -> None:
+async def until(condition: Any, timeout: float = PATIENCE_SECONDS) -> None:
     """Wait until something holds."""
     async with asyncio.timeout(timeout):
-        while not (await condition() if asyncio.iscoroutinefunction(condition) else condition()):
+        while not (await held if isawaitable(held := condition()) else held):
             await asyncio.sleep(0.02)
+
+
+async def is_ready(http: httpx.AsyncClient, gateway: Any) -> bool:
+    """Tell whether a gateway says that it is ready."""
+    return (await http.get(f"{gateway.http_url}/ready")).status_code == 200
 
 
 async def test_a_stop_tells_everyone_to_come_back_over_some_time(start_gateway: Any) -> None:
@@ -53,7 +63,7 @@ async def test_a_stop_tells_everyone_to_come_back_over_some_time(start_gateway: 
     outcomes = await asyncio.gather(*waiting)
     times = sorted(at for _, at in outcomes)
     assert {code for code, _ in outcomes} == {1012}
-    assert 0.5 < times[-1] - times[0] < 8.0
+    assert 0.5 < times[-1] - times[0] < 20.0
     assert times[10] - times[0] > 0.2
 
 
@@ -127,24 +137,31 @@ async def test_a_stop_ends_in_time_although_nobody_reads(start_gateway: Any) -> 
     _, half_open = await asyncio.open_connection("127.0.0.1", gateway.ws_port)
     started = asyncio.get_running_loop().time()
     await gateway.drain()
-    assert asyncio.get_running_loop().time() - started < 8.0
+    assert asyncio.get_running_loop().time() - started < 20.0
     half_open.close()
     for client in stuck:
         client.socket.transport.abort()
 
 
-async def test_a_stopped_gateway_takes_nobody_in(start_gateway: Any) -> None:
-    """While it closes its sockets one by one, new ones are refused and it says that it is leaving."""
-    gateway = await start_gateway(drain_seconds=2.0)
-    held = [await gateway.agent(f"a{number}") for number in range(5)]
-    async with httpx.AsyncClient() as http:
-        assert (await http.get(f"{gateway.http_url}/ready")).status_code == 200
+async def test_a_stopped_gateway_takes_nobody_in(start_gateway: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it waits for its sockets to close, new ones are refused and it says that it is leaving."""
+    gateway = await start_gateway()
+    held, slow = [await gateway.agent(f"a{number}") for number in range(5)], await gateway.agent("slow")
+    # As long as this one does not read the goodbye.
+    for place, name in ((connection, "CLOSE_GRACE_SECONDS"), (gateway_module, "GOODBYE_SECONDS")):
+        monkeypatch.setattr(place, name, PATIENCE_SECONDS)
+    slow.socket.transport.pause_reading()
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as http:
+        await until(lambda: is_ready(http, gateway))
         gateway.stop.set()
-        assert (await held[0].closed())[0] == 1012
+        for client in held:
+            assert (await client.closed())[0] == 1012
         answer = await http.get(f"{gateway.http_url}/ready")
         assert (answer.status_code, answer.json()["status"]) == (503, "draining")
     with pytest.raises((OSError, InvalidStatus)):
         await gateway.open("/ws/agent/late?challenge=t1&signature=good")
+    slow.socket.transport.resume_reading()
+    assert (await slow.closed())[0] == 1012
 
 
 async def test_a_full_gateway_refuses_the_upgrade(start_gateway: Any) -> None:
@@ -239,7 +256,7 @@ async def test_a_slow_reader_takes_no_more_memory_than_its_outbox(start_gateway:
     waiting = connection._transport._raw.get_write_buffer_size() + connection._outbox.size
     # The transport keeps the messages of one write at most, the rest waits where it is counted.
     assert waiting <= 131_072 + 65_536
-    await slow.socket.close()
+    slow.socket.transport.abort()
 
 
 async def test_a_message_sent_right_before_leaving_arrives(gateway: Any) -> None:
@@ -307,12 +324,12 @@ async def test_nothing_stays_of_a_thousand_connections(start_gateway: Any, own_n
 
     kept = ["tenant.t1.channel.keep", "tenant.t1.channel.keep.*"]
     await visits(0, 100)
-    await until(quiet, 20)
+    await until(quiet)
     before = _census()
     await visits(100, 1000)
-    await until(quiet, 20)
+    await until(quiet)
     with contextlib.suppress(TimeoutError):
-        await until(lambda: _census() <= before, 5)
+        await until(lambda: _census() <= before, 30)
     assert _census() - before == Counter()
     await keeper.nothing()
     await desk.send(type="ping")
@@ -366,12 +383,17 @@ def _census() -> Counter[str]:
 
 async def test_the_health_of_the_suite_names_every_service(gateway: Any) -> None:
     """Services that do not answer are down, and with them the suite."""
-    async with httpx.AsyncClient() as http:
-        answer = await http.get(f"{gateway.http_url}/api/v1/health", timeout=10)
-    report = json.loads(answer.text)
-    assert answer.status_code == 503 and report["status"] == "down"
-    assert report["services"]["gateway"]["status"] == "up"
-    assert report["services"]["metering"]["status"] == "down"
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as http:
+
+        async def told() -> bool:
+            # What a busy machine did not answer in time is not known, or down, for a moment.
+            answer = await http.get(f"{gateway.http_url}/api/v1/health")
+            report = json.loads(answer.text)
+            assert answer.status_code == 503 and report["status"] == "down"
+            services = {name: service["status"] for name, service in report["services"].items()}
+            return services == {"gateway": "up"} | dict.fromkeys(("auth", "registry", "metering"), "down")
+
+        await until(told)
 
 
 async def test_many_who_ask_for_health_cost_one_look(gateway: Any) -> None:
@@ -396,6 +418,6 @@ async def test_many_who_ask_for_health_cost_one_look(gateway: Any) -> None:
 
         # What is told is never older than that.
         seen = questions
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while questions == seen:
                 await http.get("/api/v1/health")

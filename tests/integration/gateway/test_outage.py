@@ -18,6 +18,8 @@ from artcafe_common.contracts.registry import Grant, Limits
 from artcafe_common.streams import PRESENCE
 from artcafe_devstack.servers import AwsEndpoint, RunningServer, aws_emulator
 
+from .test_preview import STEADY
+
 
 @pytest.fixture
 def nats_url(own_nats: Any) -> str:
@@ -26,16 +28,20 @@ def nats_url(own_nats: Any) -> str:
     return url
 
 
-async def ready(gateway: Any) -> int:
-    """Return the status of a gateway's readiness."""
-    async with httpx.AsyncClient() as http:
-        return (await http.get(f"{gateway.http_url}/ready", timeout=10)).status_code
+PATIENCE_SECONDS = 60.0
+
+
+async def readiness_is(status: int, gateway: Any) -> None:
+    """Wait until a gateway's readiness has a status."""
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as http, asyncio.timeout(PATIENCE_SECONDS):
+        while (await http.get(f"{gateway.http_url}/ready")).status_code != status:
+            await asyncio.sleep(0.1)
 
 
 async def statuses(gateway: Any) -> dict[str, str]:
     """Return how a gateway says that each service is."""
     async with httpx.AsyncClient() as http:
-        report = (await http.get(f"{gateway.http_url}/api/v1/health", timeout=10)).json()
+        report = (await http.get(f"{gateway.http_url}/api/v1/health", timeout=30)).json()
     return {name: service["status"] for name, service in report["services"].items()}
 
 
@@ -49,7 +55,7 @@ async def restart(own_nats: Any, world: Any, *, away: float = 0.0) -> None:
 
 async def connected(world: Any) -> None:
     """Wait until the services of the test are on the bus again."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not world.bus.is_connected:
             await asyncio.sleep(0.02)
     await world.bus.flush()
@@ -94,7 +100,7 @@ async def test_a_restart_of_nats_under_load_is_survived(
     own_nats.server.kill()
     for client in (writer, *readers, desk):
         await client.until("service_status", status="degraded")
-    assert await ready(one) == 503
+    await readiness_is(503, one)
     assert await statuses(one) == {
         "gateway": "down",
         **dict.fromkeys(("auth", "registry", "metering"), "unknown"),
@@ -105,7 +111,8 @@ async def test_a_restart_of_nats_under_load_is_survived(
     for client in (writer, *readers, desk):
         await client.until("service_status", status="ok")
     await connected(world)
-    assert await ready(one) == 200 and await ready(two) == 200
+    for gateway in (one, two):
+        await readiness_is(200, gateway)
     stop.set()
     await loading
     for number in range(len(readers)):
@@ -201,7 +208,7 @@ async def test_ends_during_an_outage_are_announced_afterwards(
     await asyncio.to_thread(own_nats.server.start)
     await connected(world)
     for agent_id, status in (("leaves", "offline"), ("vanishes", "offline"), ("stays", "online")):
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while await last_presence(world, agent_id) != status:
                 await asyncio.sleep(0.05)
 
@@ -274,10 +281,10 @@ async def test_the_store_may_go_away_without_anybody_noticing(
     await late.expect("error", code="unavailable")
     assert (await late.closed())[0] == 4003
     await alice.socket.close()
-    await presence.until("alice", "offline", 25.0)
-    assert await ready(gateway) == 503
+    await presence.until("alice", "offline", PATIENCE_SECONDS)
+    await readiness_is(503, gateway)
     await asyncio.to_thread(own_aws.start)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             again = await gateway.open("/ws/agent/late?challenge=t1&signature=good")
             with contextlib.suppress(ConnectionClosed):
@@ -286,14 +293,14 @@ async def test_the_store_may_go_away_without_anybody_noticing(
             await asyncio.sleep(0.1)
     # Having been out of reach for longer than the lease, the gateway looked whether it still has its agents.
     await bob.nothing()
-    assert await ready(gateway) == 200
+    await readiness_is(200, gateway)
 
 
 async def test_previews_have_a_connection_of_their_own_that_comes_back(
     start_gateway: Any, own_nats: Any, world: Any
 ) -> None:
     """What taps bring never stands in line with agents' messages; after NATS was away a preview goes on."""
-    gateway = await start_gateway()
+    gateway = await start_gateway(**STEADY)
     alice, desk = await gateway.agent("alice"), await gateway.dashboard("ann")
     await alice.subscribe("room")
     await desk.send(type="subscribe_topic_preview", pattern="room")
@@ -309,7 +316,7 @@ async def test_previews_have_a_connection_of_their_own_that_comes_back(
     }
     await restart(own_nats, world)
     await desk.until("service_status", status="ok")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             await alice.send(type="publish", channel="room", data="again")
             try:

@@ -15,6 +15,8 @@ import pytest
 
 from artcafe_devstack.ports import free_port
 
+PATIENCE_SECONDS = 60.0
+
 
 async def workers(gateway: Any) -> dict[str, int]:
     """Return the workers that take connections by their server id, with how many of thirty came to each."""
@@ -36,7 +38,7 @@ def pids(gateway: Any) -> dict[str, int]:
 
 async def both(gateway: Any) -> None:
     """Wait until both workers take connections."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while set(await workers(gateway)) != {"gateway-1-1", "gateway-1-2"}:
             await asyncio.sleep(0.1)
 
@@ -73,8 +75,9 @@ async def test_two_workers_share_a_port_and_one_that_dies_is_replaced(spawn_gate
     assert pids(gateway)["gateway-1-1"] != killed
     died = [record for record in gateway.log if record["event"] == "worker_died"]
     assert [(record["worker"], record["code"]) for record in died] == [(1, -signal.SIGKILL)]
-    async with httpx.AsyncClient() as http:
-        assert (await http.get(f"{gateway.http_url}/ready")).status_code == 200
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as http, asyncio.timeout(PATIENCE_SECONDS):
+        while (await http.get(f"{gateway.http_url}/ready")).status_code != 200:
+            await asyncio.sleep(0.1)
 
 
 async def test_a_signal_to_the_whole_group_drains_every_worker(spawn_gateway: Any) -> None:
@@ -86,7 +89,7 @@ async def test_a_signal_to_the_whole_group_drains_every_worker(spawn_gateway: An
     gateway.process.send(signal.SIGTERM)
     for client in clients:
         assert (await client.closed())[0] == 1012
-    assert await asyncio.to_thread(gateway.process.wait_stopped, 15)
+    assert await asyncio.to_thread(gateway.process.wait_stopped, PATIENCE_SECONDS)
     assert gateway.process.exit_status() == 0
     assert not any(alive(pid) for pid in children)
     events = [record["event"] for record in gateway.log]
@@ -102,7 +105,7 @@ async def test_workers_do_not_outlive_their_supervisor(spawn_gateway: Any) -> No
     children = list(pids(gateway).values())
     os.kill(gateway.process.pid, signal.SIGKILL)
     assert (await client.closed())[0] == 1012
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while any(alive(pid) for pid in children):
             await asyncio.sleep(0.05)
 
@@ -114,7 +117,7 @@ async def test_sigterm_ends_a_gateway_in_time_and_cleanly(spawn_gateway: Any) ->
     gateway.process.send(signal.SIGTERM)
     for client in clients:
         assert (await client.closed())[0] == 1012
-    assert await asyncio.to_thread(gateway.process.wait_stopped, 10)
+    assert await asyncio.to_thread(gateway.process.wait_stopped, PATIENCE_SECONDS)
     assert gateway.process.exit_status() == 0
     levels = {record["level"] for record in gateway.log}
     assert levels <= {"INFO", "WARNING"}, gateway.log
@@ -138,7 +141,7 @@ async def test_nothing_secret_is_logged(spawn_gateway: Any) -> None:
     await alice.socket.send('{"type":"SECRET-TYPE"}')
     await alice.expect("error")
     gateway.process.ask_to_stop()
-    await asyncio.to_thread(gateway.process.wait_stopped, 10)
+    await asyncio.to_thread(gateway.process.wait_stopped, PATIENCE_SECONDS)
     assert "SECRET" not in gateway.process.spec.log.read_text()
 
 
@@ -154,7 +157,7 @@ async def test_a_gateway_that_waits_for_nats_can_be_stopped(tmp_path: Path) -> N
     )
     assert process.stderr is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while b"nats_error" not in await process.stderr.readline():
                 continue
             process.send_signal(signal.SIGTERM)

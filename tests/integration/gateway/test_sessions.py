@@ -7,8 +7,14 @@ import signal
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
+from artcafe_common.contracts import gateway as contracts
 from artcafe_common.contracts.registry import Limits
 from artcafe_devstack.process import ManagedProcess
+from artcafe_gateway import sessions_view
+
+PATIENCE_SECONDS = 60.0
 
 
 async def ask(desk: Any, **question: Any) -> dict[str, Any]:
@@ -18,8 +24,10 @@ async def ask(desk: Any, **question: Any) -> dict[str, Any]:
     return answer
 
 
-async def test_sessions_of_all_gateways_are_told(start_gateway: Any) -> None:
+async def test_sessions_of_all_gateways_are_told(start_gateway: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who listens in a channel, and what an agent hears and says, whichever gateway it is at."""
+    monkeypatch.setattr(contracts, "SESSIONS_TIMEOUT_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(sessions_view, "PROCESSES_KNOWN_SECONDS", 0.0)
     one, two = await start_gateway("gateway-1"), await start_gateway("gateway-2")
     alice, bob, desk = await one.agent("alice"), await two.agent("bob"), await two.dashboard("ann")
     stranger, spy = await one.agent("alice", "t2"), await two.dashboard("spy", "t2")
@@ -28,6 +36,10 @@ async def test_sessions_of_all_gateways_are_told(start_gateway: Any) -> None:
     await stranger.subscribe("team.a")
     await alice.send(type="publish", channel="said", data=1)
     await alice.nothing()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        # Until both have said that they live.
+        while len((await ask(desk, channel_id="team.a"))["sessions"]) < 2:
+            await asyncio.sleep(0.5)
     listening = await ask(desk, channel_id="team.a")
     assert listening["channel_id"] == "team.a" and listening["complete"]
     assert {each["agent_id"]: each["subscribed"] for each in listening["sessions"]} == {
@@ -71,14 +83,14 @@ async def test_a_frozen_gateway_holds_up_nobody(start_gateway: Any, spawn_gatewa
     alice, desk = await one.agent("alice"), await one.dashboard("ann")
     await alice.subscribe("room")
     # Its lease has been seen.
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while [e["agent_id"] for e in (await ask(desk, agents=["bob"]))["sessions"]] != ["bob"]:
             await asyncio.sleep(1)
     process.send(signal.SIGSTOP)
     answer = await ask(desk, agents=["alice", "bob"])
     assert [e["agent_id"] for e in answer["sessions"]] == ["alice"] and not answer["complete"]
     process.kill()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not (await ask(desk, agents=["alice", "bob"]))["complete"]:
             await asyncio.sleep(1)
 
@@ -130,7 +142,7 @@ async def test_connections_are_counted_as_they_are_limited(start_gateway: Any, w
     await two.agent("carol")
     assert await connections(desk) == (3, 3, "free")
     await alice.socket.close()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while await connections(desk) != (2, 3, "free"):
             await asyncio.sleep(0.5)
     assert await connections(await one.dashboard("eve", "t2")) == (None, None, "enterprise")

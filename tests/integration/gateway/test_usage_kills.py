@@ -28,6 +28,12 @@ class Writer:
         self.agent_id = agent_id
         self.accepted = 0
         self.unanswered = 0
+        self._busy = asyncio.Event()
+
+    async def is_busy(self) -> None:
+        """Wait until some were accepted on the running connection."""
+        async with asyncio.timeout(60):
+            await self._busy.wait()
 
     async def run(self, client: Any) -> None:
         """Publish until the connection is lost."""
@@ -41,11 +47,14 @@ class Writer:
                     answer = json.loads(await client.socket.recv())
                     if answer["type"] == "published":
                         answered += 1
+                        if answered == WINDOW:
+                            self._busy.set()
                         break
         # Answers that were on their way when it ended are still read.
         with suppress(ConnectionClosed):
             while True:
                 answered += json.loads(await client.socket.recv())["type"] == "published"
+        self._busy.clear()
         self.accepted += answered
         self.unanswered += sent - answered
 
@@ -75,7 +84,8 @@ async def test_a_gateway_killed_under_load_loses_and_doubles_nothing(
     for _ in range(5):
         gateway = await spawn_gateway(ARTCAFE_STATE_DIR=state)
         writing = asyncio.create_task(writer.run(await gateway.agent(writer.agent_id)))
-        await asyncio.sleep(0.7)
+        await writer.is_busy()
+        await asyncio.sleep(0.5)
         gateway.process.kill()
         await writing
     await spawn_gateway(ARTCAFE_STATE_DIR=state)
@@ -92,7 +102,8 @@ async def test_a_worker_that_is_killed_is_made_up_for_by_the_others(
     gateway = await spawn_gateway(ARTCAFE_STATE_DIR=state, workers=2)
     writer = Writer("writer")
     writing = asyncio.create_task(writer.run(await gateway.agent(writer.agent_id)))
-    await asyncio.sleep(0.7)
+    await writer.is_busy()
+    await asyncio.sleep(0.5)
     started = [record for record in gateway.log if record["event"] == "service_starting"]
     for record in started:
         if record["pid"] != gateway.process.pid:
