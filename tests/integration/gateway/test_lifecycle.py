@@ -35,6 +35,13 @@ def nats_url(own_nats: Any) -> str:
     return url
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However late a client reads that it is closed, it is not cut off."""
+    monkeypatch.setattr(connection, "CLOSE_GRACE_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(gateway_module, "GOODBYE_SECONDS", PATIENCE_SECONDS)
+
+
 async def until(condition: Any, timeout: float = PATIENCE_SECONDS) -> None:
     """Wait until something holds."""
     async with asyncio.timeout(timeout):
@@ -67,7 +74,7 @@ async def test_a_stop_tells_everyone_to_come_back_over_some_time(start_gateway: 
     assert times[10] - times[0] > 0.2
 
 
-async def test_what_is_on_its_way_at_a_stop_arrives(start_gateway: Any) -> None:
+async def test_what_is_on_its_way_at_a_stop_arrives(start_gateway: Any, patient: None) -> None:
     """Messages sent until the close is read reach a subscriber elsewhere, in order, each once."""
     leaving, staying = await start_gateway("gateway-1", drain_seconds=0.5), await start_gateway("gateway-2")
     reader = await staying.agent("reader")
@@ -100,7 +107,7 @@ async def test_what_is_on_its_way_at_a_stop_arrives(start_gateway: Any) -> None:
         assert sent[name] - len(numbers) <= 1, (name, sent[name], len(numbers))
 
 
-async def test_what_is_sent_before_the_close_is_read_is_published(start_gateway: Any) -> None:
+async def test_what_is_sent_before_the_close_is_read_is_published(start_gateway: Any, patient: None) -> None:
     """A client that has not seen the goodbye yet loses nothing, and nothing is done that it will repeat."""
     leaving, staying = await start_gateway("gateway-1", drain_seconds=0.0), await start_gateway("gateway-2")
     reader = await staying.agent("reader")
@@ -143,13 +150,11 @@ async def test_a_stop_ends_in_time_although_nobody_reads(start_gateway: Any) -> 
         client.socket.transport.abort()
 
 
-async def test_a_stopped_gateway_takes_nobody_in(start_gateway: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stopped_gateway_takes_nobody_in(start_gateway: Any, patient: None) -> None:
     """While it waits for its sockets to close, new ones are refused and it says that it is leaving."""
     gateway = await start_gateway()
     held, slow = [await gateway.agent(f"a{number}") for number in range(5)], await gateway.agent("slow")
     # As long as this one does not read the goodbye.
-    for place, name in ((connection, "CLOSE_GRACE_SECONDS"), (gateway_module, "GOODBYE_SECONDS")):
-        monkeypatch.setattr(place, name, PATIENCE_SECONDS)
     slow.socket.transport.pause_reading()
     async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as http:
         await until(lambda: is_ready(http, gateway))
@@ -185,7 +190,7 @@ async def test_a_wrong_path_is_not_found(gateway: Any) -> None:
         assert caught.value.response.status_code == 404
 
 
-async def test_a_reader_that_stops_slows_nobody_and_is_closed(start_gateway: Any) -> None:
+async def test_a_reader_that_stops_slows_nobody_and_is_closed(start_gateway: Any, patient: None) -> None:
     """With the default policy the slow one is closed with 4002, the others get everything promptly."""
     gateway = await start_gateway(outbox_bytes=262_144)
     writer, fast, slow = [await gateway.agent(name) for name in ("writer", "fast", "slow")]
