@@ -284,6 +284,8 @@ class Harness:
                 f"{self.ws_url}{path}",
                 ping_interval=None,
                 max_size=None,
+                # What a test does not read is in nobody's way, least of all in that of the goodbye.
+                max_queue=None,
                 close_timeout=PATIENCE_SECONDS,
                 **options,
             )

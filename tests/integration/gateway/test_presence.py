@@ -111,7 +111,7 @@ async def test_late_heartbeats_mean_doubt_then_the_end(start_gateway: Any, prese
 
 async def test_pings_are_life_for_an_agent_without_heartbeats(start_gateway: Any, presence: Any) -> None:
     """An old agent that only answers pings stays online for many timeouts."""
-    gateway = await start_gateway(ping_interval=0.2, **QUICK)
+    gateway = await start_gateway(ping_interval=TIMEOUT / 20, **QUICK)
     alice = await gateway.agent("alice")
     await asyncio.sleep(3.5 * TIMEOUT)
     await alice.nothing()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,6 +15,7 @@ from artcafe_common.contracts.subjects import channel_subject
 from artcafe_common.envelope import build_frame, sender_field
 from artcafe_common.ids import REST, MessageIds, new_ulid
 from artcafe_gateway.preview import origin
+from artcafe_gateway.preview.breaker import Breaker, State
 
 # On a machine that does other things as well: previews stay however late the loop is, and nobody is given up
 # for not answering a ping.
@@ -250,11 +252,13 @@ async def test_a_dashboard_is_told_what_its_breaker_did_once_it_reads(start_gate
     desk, alice = await gateway.dashboard("ann"), await gateway.agent("alice")
     await preview(desk)
     desk.socket.transport.pause_reading()
-    for _ in range(10):
-        # Until the buffers on the way are full, and some more for the time that it takes.
-        await flood(gateway.world, "t1", "room", 300, 8000)
-        await asyncio.sleep(0.7)
-    published = 3000
+    published = 0
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not any(isinstance(each, Breaker) and each.state is State.OPEN for each in gc.get_objects()):
+            # Until the buffers on the way are full, and some more for the time that it takes.
+            await flood(gateway.world, "t1", "room", 300, 8000)
+            published += 300
+            await asyncio.sleep(0.7)
     desk.socket.transport.resume_reading()
     seen = Watching()
     async with asyncio.timeout(PATIENCE_SECONDS):

@@ -100,6 +100,10 @@ async def test_a_worker_that_is_killed_is_made_up_for_by_the_others(
 ) -> None:
     """What one worker of several had counted is sent, once, by those beside it and after it."""
     gateway = await spawn_gateway(ARTCAFE_STATE_DIR=state, workers=2)
+    async with asyncio.timeout(60):
+        # One of them is enough to be connected to.
+        while sum(record["event"] == "gateway_ready" for record in gateway.log) < 2:
+            await asyncio.sleep(0.1)
     writer = Writer("writer")
     writing = asyncio.create_task(writer.run(await gateway.agent(writer.agent_id)))
     await writer.is_busy()
