@@ -344,8 +344,12 @@ async def test_nothing_stays_of_a_thousand_connections(start_gateway: Any, own_n
     assert "artcafe_gateway_subscriptions 2.0" in text
 
 
-async def test_a_session_is_freed_when_its_socket_ends(gateway: Any) -> None:
-    """No cycle keeps what belonged to a connection until the collector comes."""
+async def test_a_session_is_freed_when_its_socket_ends(
+    start_gateway: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No cycle keeps what belonged to a connection until the collector comes, nor whoever looks after it."""
+    monkeypatch.setattr(gateway_module, "WATCH_SECONDS", 0.05)
+    gateway = await start_gateway()
     alice, desk = await gateway.agent("alice"), await gateway.dashboard("ann")
     await alice.subscribe("room", "room.*")
     await alice.send(type="publish", channel="room", data=1)
@@ -354,6 +358,8 @@ async def test_a_session_is_freed_when_its_socket_ends(gateway: Any) -> None:
     await desk.send(type="subscribe_changes")
     await desk.send(type="subscribe_agents")
     await desk.until("agents_snapshot_complete")
+    # It has been looked at.
+    await asyncio.sleep(0.2)
     left = [weakref.ref(each) for each in _alive(Session)]
     assert len(left) == 2
     gc.disable()

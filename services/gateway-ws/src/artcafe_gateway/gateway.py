@@ -44,6 +44,8 @@ from artcafe_gateway.upkeep import Upkeep
 logger = logging.getLogger(__name__)
 
 GOODBYE_SECONDS = 2.0
+# How often it is looked whether dashboards answer.
+WATCH_SECONDS = 1.0
 _BUS_AWAY = event("service_status", status="degraded", reason="the message bus is away")
 _BUS_BACK = event("service_status", status="ok", reason="the message bus is back")
 
@@ -178,13 +180,16 @@ class Gateway:
     async def watch_dashboards(self) -> None:
         """Ping dashboards and close those that do not answer, until cancelled."""
         while True:
-            late = await paused(self._clock, 1.0)
-            now = self._clock.monotonic()
-            for dashboard in list(self._dashboards):
-                # As for agents: while this process stood still it heard no answer.
-                dashboard.connection.pinged_at = min(now, dashboard.connection.pinged_at + late)
-                if not dashboard.connection.reading_paused:
-                    self._check_ping(dashboard.connection, now)
+            self._look_at_dashboards(await paused(self._clock, WATCH_SECONDS))
+
+    def _look_at_dashboards(self, late: float) -> None:
+        # Not in `watch_dashboards` itself, which would keep the last of them for as long as it runs.
+        now = self._clock.monotonic()
+        for dashboard in list(self._dashboards):
+            # As for agents: while this process stood still it heard no answer.
+            dashboard.connection.pinged_at = min(now, dashboard.connection.pinged_at + late)
+            if not dashboard.connection.reading_paused:
+                self._check_ping(dashboard.connection, now)
 
     def _check_ping(self, connection: Connection, now: float) -> None:
         if connection.ping_unanswered:
