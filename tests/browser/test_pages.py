@@ -218,7 +218,9 @@ async def test_nothing_moves_for_those_who_do_not_want_it(
     assert await tab.page.evaluate(MOVING_WHILE_IT_WAITS) > 0
 
 
-async def test_usage_is_shown_and_downloaded(tab: Tab, organisation: Organisation, stack: DevStack) -> None:
+async def test_usage_is_shown_and_downloaded(
+    one_day: None, tab: Tab, organisation: Organisation, stack: DevStack
+) -> None:
     """What an agent sent is counted on the page, by agent, and in the file."""
     page = tab.page
     key = await organisation.create_agent("painter")

@@ -8,7 +8,7 @@ from .browser_support import Account, Organisation, Tab
 
 
 async def test_a_month_that_is_used_up_is_told_on_every_page(
-    tab: Tab, organisation: Organisation, admin: Account
+    one_day: None, tab: Tab, organisation: Organisation, admin: Account
 ) -> None:
     """The line comes as the month fills up, is there after a reload, and goes when there is room again."""
 
