@@ -15,13 +15,15 @@ import httpx
 import pytest
 
 from artcafe_agent import Client
+from artcafe_agent.errors import ArtcafeError
 from artcafe_agent.keys import AgentKey
 
 from .deployment import Deployment, reporter
 from .engine import NoEngine, engine_environment
 
 OPERATOR = "operator@example.test"
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 90.0
+REQUEST_SECONDS = 30.0
 
 
 @dataclass
@@ -94,12 +96,12 @@ def operator(deployment: Deployment) -> str:
 
 @pytest.fixture
 async def tenant(
-    deployment: Deployment, operator: str, request: pytest.FixtureRequest
+    deployment: Deployment, operator: str, one_day: None, request: pytest.FixtureRequest
 ) -> AsyncIterator[Tenant]:
     """Make a tenant for one test, over TLS, and close its agents at the end."""
     deployment.report(f"{request.node.name} ")
     async with (
-        httpx.AsyncClient(base_url=deployment.https, verify=deployment.tls(), timeout=15.0) as api,
+        httpx.AsyncClient(base_url=deployment.https, verify=deployment.tls(), timeout=REQUEST_SECONDS) as api,
         AsyncExitStack() as clients,
     ):
         answer = await api.post("/api/v1/auth/login", json={"email": OPERATOR, "password": operator})
@@ -120,7 +122,7 @@ async def eventually(check: Callable[[], Awaitable[Any]], seconds: float = PATIE
             if result := await check():
                 return result
             problem: BaseException | None = None
-        except (AssertionError, httpx.HTTPError) as error:
+        except (AssertionError, TimeoutError, ArtcafeError, httpx.HTTPError) as error:
             problem = error
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} seconds") from problem

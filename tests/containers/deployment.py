@@ -19,10 +19,10 @@ from artcafe_devstack.ports import free_port
 from .engine import ROOT
 
 SERVICES = ("auth", "registry", "gateway-ws", "metering")
-BUILD_SECONDS = 300
-UP_SECONDS = 150
-COMMAND_SECONDS = 60
-EDGE_SECONDS = 30
+BUILD_SECONDS = 600
+UP_SECONDS = 300
+COMMAND_SECONDS = 180
+EDGE_SECONDS = 60
 # One route of each service.
 EDGE_PATHS = (
     "/api/v1/auth/openapi.json",

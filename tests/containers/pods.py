@@ -19,7 +19,7 @@ from ..kubernetes.manifests import Manifests, Object, Pod
 from .deployment import Deployment
 
 DOMAIN = "artcafe.svc.cluster.local"
-READY_SECONDS = 120
+READY_SECONDS = 240
 _UNITS = {"Mi": 1024**2, "Gi": 1024**3}
 
 
@@ -79,17 +79,16 @@ class Pods:
         for container in pod.containers:
             known = f"{self._deployment.project}-pod-{name}-{container['name']}"
             options = self._options(manifests, pod, container, known, environment)
-            self._deployment.docker("run", "--rm", *options, seconds=120)
+            self._deployment.docker("run", "--rm", *options, seconds=300)
 
     def wait(self, known: str) -> None:
-        """Wait until a pod may have work, then ask whether it lives."""
+        """Wait until a pod lives and may have work; the kubelet does not believe one answer alone either."""
         deadline = time.monotonic() + READY_SECONDS
-        while not (self.probe(known, "startup") and self.probe(known, "readiness")):
+        while not all(self.probe(known, kind) for kind in ("startup", "readiness", "liveness")):
             if time.monotonic() > deadline:
                 logs = self._deployment.docker("logs", "--tail", "20", known)
                 raise AssertionError(f"{known} is not ready: {logs}")
             time.sleep(0.3)
-        assert self.probe(known, "liveness"), known
 
     def probe(self, known: str, kind: str) -> bool:
         """Ask what the kubelet asks."""

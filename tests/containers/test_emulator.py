@@ -9,7 +9,7 @@ from doctor.ways import MODULES
 
 from .deployment import Deployment
 
-PATIENCE_SECONDS = 180
+PATIENCE_SECONDS = 300
 
 
 def _wait_until_all_is_well(deployment: Deployment) -> None:

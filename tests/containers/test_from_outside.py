@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from .conftest import OPERATOR
-from .deployment import SERVICES, Deployment
+from .deployment import BUILD_SECONDS, SERVICES, Deployment
 from .engine import ROOT
 
 SUITE_SECONDS = 900
-TOOL_SECONDS = 180
+TOOL_SECONDS = 300
 
 
 def _run(deployment: Deployment, *command: str, seconds: float = TOOL_SECONDS, **env: str) -> tuple[int, str]:
@@ -145,7 +145,9 @@ def test_an_image_that_is_built_again_is_the_same(deployment: Deployment, servic
     again = f"{deployment.project}/again-"
     deployment.report(f"building {service} again, without a cache")
     arguments = ("build", "--no-cache", service)
-    deployment.compose(*arguments, env={"IMAGE_PREFIX": again, "IMAGE_REVISION": "first"}, seconds=400)
+    deployment.compose(
+        *arguments, env={"IMAGE_PREFIX": again, "IMAGE_REVISION": "first"}, seconds=BUILD_SECONDS
+    )
     images: list[Any] = []
     try:
         for image in (f"{deployment.project}/{service}:test", f"{again}{service}:test"):

@@ -71,8 +71,12 @@ def test_everybody_reaches_whom_the_runbook_says(deployment: Deployment, service
         for host in (name, *(network["IPAddress"] for network in networks)):
             targets |= {f"{host}:{port}": name for port in ports if name != service}
     outside = [] if service == "edge" else ["1.1.1.1:443", "8.8.8.8:53"]
-    reached = _knock(deployment, service, [*targets, *outside])
-    assert {targets.get(each, each) for each in reached} == REACHES[service]
+    reached = {targets.get(each, each) for each in _knock(deployment, service, [*targets, *outside])}
+    if missing := REACHES[service] - reached:
+        # Whoever opens too late may have been missed; knocking longer at all would take long.
+        again = [each for each, name in targets.items() if name in missing]
+        reached |= {targets[each] for each in _knock(deployment, service, again)}
+    assert reached == REACHES[service]
 
 
 def test_only_the_edge_publishes_ports(deployment: Deployment) -> None:
@@ -129,9 +133,9 @@ def test_nats_and_valkey_let_nobody_in_without_a_password(deployment: Deployment
     """A stranger on the network of a store is refused."""
     script = """
 import socket
-nats = socket.create_connection(("nats", 4222), 3)
+nats = socket.create_connection(("nats", 4222), 30)
 nats.recv(4096); nats.sendall(b'CONNECT {"verbose":true}\\r\\nPING\\r\\n'); print(nats.recv(4096))
-valkey = socket.create_connection(("valkey", 6379), 3)
+valkey = socket.create_connection(("valkey", 6379), 30)
 valkey.sendall(b"PING\\r\\n"); print(valkey.recv(4096))
 """
     _, output = deployment.execute(deployment.container("metering")["Id"], "python", "-c", script)

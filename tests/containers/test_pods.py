@@ -79,7 +79,7 @@ async def test_the_manifests_pods_are_a_platform(
     assert status == 0, said
 
     address = f"http://{pods.address(edge)}:8080"
-    async with httpx.AsyncClient(base_url=address, timeout=15.0) as api, AsyncExitStack() as clients:
+    async with httpx.AsyncClient(base_url=address, timeout=30.0) as api, AsyncExitStack() as clients:
         body = {"email": PERSON, "password": "a-good-password"}
         answer = await api.post("/api/v1/auth/login", json=body)
         assert answer.status_code == 200, answer.text

@@ -137,6 +137,16 @@ def running(deployment: Deployment, production: dict[str, str], tmp_path: Path) 
         deployment.compose("down", "--volumes", env=settings, seconds=START_SECONDS)
 
 
+def _healthy(address: str, trust: ssl.SSLContext) -> httpx.Response:
+    """Ask how all is until it is well, and return the answer."""
+    deadline = time.monotonic() + START_SECONDS
+    with httpx.Client(verify=trust, timeout=30) as client:
+        while (health := client.get(address)).status_code != 200:
+            assert time.monotonic() < deadline, health.text
+            time.sleep(0.2)
+    return health
+
+
 def test_production_starts(deployment: Deployment, running: dict[str, str]) -> None:
     """With new volumes all gets ready, nothing had to try twice, and the edge takes its next certificate."""
     ids = deployment.compose("ps", "--quiet", env=running).split()
@@ -147,9 +157,8 @@ def test_production_starts(deployment: Deployment, running: dict[str, str]) -> N
         assert each["State"]["Health"]["Status"] == "healthy" and each["RestartCount"] == 0, each["Name"]
     secrets = Path(running["SECRETS_DIR"])
     trust = ssl.create_default_context(cafile=secrets / "tls_certificate.pem")
-    with httpx.Client(verify=trust, timeout=15) as client:
-        health = client.get(f"https://127.0.0.1:{running['EDGE_HTTPS_PORT']}/health")
-    assert health.status_code == 200, health.text
+    address = f"https://127.0.0.1:{running['EDGE_HTTPS_PORT']}/health"
+    health = _healthy(address, trust)
     assert {each["status"] for each in health.json()["services"].values()} == {"up"}, health.text
     # One's own certificate is rotated by putting another in place, wherever it lies: none is made over it.
     deployment.report("production: the next certificate")
@@ -157,12 +166,8 @@ def test_production_starts(deployment: Deployment, running: dict[str, str]) -> N
     placed = (secrets / "tls_key.pem").read_bytes()
     deployment.script("rotate.sh", "certificate", env=running, seconds=START_SECONDS)
     assert (secrets / "tls_key.pem").read_bytes() == placed
-    with httpx.Client(verify=trust, timeout=15) as client:
-        deadline = time.monotonic() + START_SECONDS
-        # A new edge looks the names up first.
-        while client.get(f"https://127.0.0.1:{running['EDGE_HTTPS_PORT']}/health").status_code != 200:
-            assert time.monotonic() < deadline, "the new edge does not find the services"
-            time.sleep(0.2)
+    # A new edge looks the names up first.
+    _healthy(address, trust)
 
 
 def test_the_production_edge_speaks_tls_only(deployment: Deployment, production: dict[str, str]) -> None:
@@ -177,7 +182,7 @@ def test_the_production_edge_speaks_tls_only(deployment: Deployment, production:
     try:
         up = ("up", "--detach", "--wait", "--pull", "never", "--no-deps", "edge")
         deployment.compose(*FILES, *up, env=project)
-        with httpx.Client(verify=deployment.tls()) as client:
+        with httpx.Client(verify=deployment.tls(), timeout=30) as client:
             answer = client.get(f"https://127.0.0.1:{port}/api/v1/agents")
             plain = client.get(f"http://127.0.0.1:{port}/api/v1/agents")
         assert answer.status_code == 503 and answer.json()["code"] == "unavailable"

@@ -17,7 +17,7 @@ from artcafe_agent.errors import ArtcafeError
 from .conftest import OPERATOR
 from .deployment import Deployment
 
-SCRIPT_SECONDS = 180
+SCRIPT_SECONDS = 300
 
 
 def _rotate(deployment: Deployment, name: str) -> str:
@@ -56,7 +56,7 @@ async def test_a_secret_is_rotated_and_all_goes_on(
     heard = await alice.subscribe("room")
     for number in range(5):
         await alice.publish("room", number)
-        assert (await heard.get(timeout=10)).data == number
+        assert (await heard.get(timeout=30)).data == number
 
     async def counted(number: int) -> bool:
         return bool(await tenant.messages() == number)
@@ -76,13 +76,19 @@ async def test_a_secret_is_rotated_and_all_goes_on(
     await eventually(still_counted)
 
 
-async def test_the_certificate_is_rotated(deployment: Deployment, tenant: Any) -> None:
+async def test_the_certificate_is_rotated(
+    deployment: Deployment, tenant: Any, eventually: Callable[..., Any]
+) -> None:
     """The edge has the new certificate, which the old one does not vouch for."""
     old = deployment.tls()
     await asyncio.to_thread(_rotate, deployment, "certificate")
-    async with httpx.AsyncClient(verify=deployment.tls()) as new:
-        assert (await new.get(f"{deployment.https}/health")).status_code == 200
-    async with httpx.AsyncClient(verify=old) as former:
+    async with httpx.AsyncClient(verify=deployment.tls(), timeout=30) as new:
+
+        async def is_well() -> bool:
+            return (await new.get(f"{deployment.https}/health")).status_code == 200
+
+        await eventually(is_well)
+    async with httpx.AsyncClient(verify=old, timeout=30) as former:
         with pytest.raises(httpx.ConnectError):
             await former.get(f"{deployment.https}/health")
 
@@ -175,7 +181,7 @@ async def test_the_volume_of_nats_is_saved_and_put_back(
     """With the runbook's commands what waits in NATS is saved and restored, and usage goes on exactly."""
     alice = await tenant.agent("alice")
     heard = await alice.subscribe("room")
-    assert await _works(alice, heard)
+    await eventually(lambda: _works(alice, heard))
     deployment.report("saving and restoring the volume of nats")
     volume = f"{deployment.project}_nats-data"
     save = ("tar", "-czf", "/backups/nats-data.tgz", "-C", "/volume", ".")

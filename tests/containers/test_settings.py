@@ -14,7 +14,7 @@ import pytest
 from .deployment import SERVICES, Deployment
 from .engine import ROOT
 
-SCRIPT_SECONDS = 180
+SCRIPT_SECONDS = 300
 
 
 def _in_file(deployment: Deployment, folder: Path, secrets: Path, **more: str) -> dict[str, str]:
