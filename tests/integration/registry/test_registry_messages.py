@@ -208,9 +208,9 @@ async def test_messages_over_the_plans_rate_are_refused(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More messages in a second than the plan has get 429 with a hint; a refused key is not used up."""
-    # Sooner than it is taken over a request that was begun and not finished passes.
+    # So that a key which passes later was given back: no request that was begun is taken over meanwhile.
     monkeypatch.setattr(publishing, "UNFINISHED_SECONDS", 600.0)
-    # So few that they come faster from any machine.
+    # So few that any machine asks faster.
     _, owner = await _channel(stage, plan="pro", overrides={"messages_per_second": 1})
     path = "/channels/team.updates/messages"
     answers = await asyncio.gather(*(owner.post(path, json={}) for _ in range(15)))
