@@ -64,7 +64,7 @@ def errors() -> str:
         [f"`{code}`", str(r.http_status), r.title, str(r.close_code), "yes" if r.retryable else "no"]
         for code, r in RENDERINGS.items()
     ]
-    closes = sorted((value, name) for name, value in vars(CloseCode).items() if isinstance(value, int))
+    closes = [[str(code), code.name.lower().replace("_", " ")] for code in sorted(CloseCode)]
     return "\n".join(
         [
             "# Errors\n",
@@ -73,7 +73,7 @@ def errors() -> str:
             table(["code", "HTTP", "title", "closes a session with", "worth trying again"], codes),
             "## Close codes\n",
             "1012 and 4001-4499: come back. 4500-4999: not before something has changed.\n",
-            table(["code", "name"], [[str(value), name.lower().replace("_", " ")] for value, name in closes]),
+            table(["code", "name"], closes),
         ]
     )
 

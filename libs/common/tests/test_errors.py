@@ -17,7 +17,7 @@ from artcafe_common.errors import (
     unavailable,
 )
 
-CLOSE_CODES = {value for name, value in vars(CloseCode).items() if name.isupper()}
+CLOSE_CODES = set(CloseCode)
 
 
 def test_every_code_has_a_rendering() -> None:

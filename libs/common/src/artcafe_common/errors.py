@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 import msgspec
 
@@ -28,7 +28,7 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
 
 
-class CloseCode:
+class CloseCode(IntEnum):
     """WebSocket close codes; the range tells a client what to do (4001-4499 come back, 4500-4999 do not)."""
 
     NORMAL = 1000
