@@ -41,10 +41,8 @@ async def live(house: House, lease: Lease, seconds: float) -> None:
         seconds -= step
 
 
-async def test_nobody_is_declared_dead_before_a_full_timeout_has_passed(house: House, lease: Lease) -> None:
-    """A process that has just started waits as long as others have to renew, then sweeps."""
-    await lease.sweep()
-    await lease.renew()
+async def sweeps_after_a_full_timeout(house: House, lease: Lease) -> None:
+    """Expect that the dead process is left alone for the whole timeout from now on, and then swept."""
     await live(house, lease, TIMEOUT - 1)
     await lease.sweep()
     assert house.announced() == [] and house.store.dropped == []
@@ -52,6 +50,13 @@ async def test_nobody_is_declared_dead_before_a_full_timeout_has_passed(house: H
     await lease.sweep()
     assert house.announced() == [("offline", "its gateway ended")]
     assert house.store.dropped == ["dead"]
+
+
+async def test_nobody_is_declared_dead_before_a_full_timeout_has_passed(house: House, lease: Lease) -> None:
+    """A process that has just started waits as long as others have to renew, then sweeps."""
+    await lease.sweep()
+    await lease.renew()
+    await sweeps_after_a_full_timeout(house, lease)
 
 
 async def test_a_process_that_renews_in_time_is_left_alone(house: House, lease: Lease) -> None:
@@ -73,12 +78,7 @@ async def test_after_the_store_was_away_everyone_has_the_full_time_again(house: 
     house.store.error = None
     await lease.sweep()
     await lease.renew()
-    await live(house, lease, TIMEOUT - 1)
-    await lease.sweep()
-    assert house.announced() == []
-    await live(house, lease, 2)
-    await lease.sweep()
-    assert house.announced() == [("offline", "its gateway ended")]
+    await sweeps_after_a_full_timeout(house, lease)
 
 
 @pytest.mark.parametrize("suspended", [False, True])
@@ -95,12 +95,7 @@ async def test_who_stood_still_declares_nobody_dead_who_may_have_done_so_too(
     await lease.sweep()
     await lease.renew()
     await lease.sweep()
-    await live(house, lease, TIMEOUT - 1)
-    await lease.sweep()
-    assert house.announced() == [] and house.store.dropped == []
-    await live(house, lease, 2)
-    await lease.sweep()
-    assert house.announced() == [("offline", "its gateway ended")]
+    await sweeps_after_a_full_timeout(house, lease)
 
 
 async def test_without_the_bus_nobody_is_swept(house: House, lease: Lease) -> None:
