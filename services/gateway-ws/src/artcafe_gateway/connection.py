@@ -209,6 +209,10 @@ class Connection:
             if not self.blocked:
                 self.write(wire.PING)
 
+    def excuse(self, seconds: float, now: float) -> None:
+        """Count a time up to now in which nobody here listened for the answer to a ping as none (seconds)."""
+        self.pinged_at = min(now, self.pinged_at + seconds)
+
     def cut(self) -> None:
         """End a socket whose other side does not answer any more."""
         self._transport.abort()

@@ -186,8 +186,7 @@ class Gateway:
         # Not in `watch_dashboards` itself, which would keep the last of them for as long as it runs.
         now = self._clock.monotonic()
         for dashboard in list(self._dashboards):
-            # As for agents: while this process stood still it heard no answer.
-            dashboard.connection.pinged_at = min(now, dashboard.connection.pinged_at + late)
+            dashboard.connection.excuse(late, now)
             if not dashboard.connection.reading_paused:
                 self._check_ping(dashboard.connection, now)
 

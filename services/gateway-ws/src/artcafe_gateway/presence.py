@@ -193,7 +193,7 @@ class Presences:
         for session in self._agents.values() if seconds else ():
             so_far = now - session.last_life - _silence(session, now)
             session.excused = (session.last_life, min(now - session.last_life, so_far + seconds))
-            session.connection.pinged_at = min(now, session.connection.pinged_at + seconds)
+            session.connection.excuse(seconds, now)
 
     def tick(self) -> None:
         """Look once at every agent: ping it, doubt it, give it up."""
