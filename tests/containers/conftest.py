@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from artcafe_agent import Client
+from artcafe_agent import Client, ReconnectPolicy
 from artcafe_agent.errors import ArtcafeError
 from artcafe_agent.keys import AgentKey
 
@@ -52,6 +52,8 @@ class Tenant:
             tenant_id=self.tenant_id,
             agent_id=name,
             private_key=key,
+            # Tests take containers away: for a moment the edge may know addresses at which nobody is any more.
+            reconnect=ReconnectPolicy(startup_patience=PATIENCE_SECONDS),
         )
         return await self.clients.enter_async_context(client)
 

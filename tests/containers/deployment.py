@@ -111,7 +111,7 @@ class Deployment:
             time.sleep(0.5)
 
     def wait_for_edge(self) -> None:
-        """Wait until the edge has found each service where it is now; it looks names up every two seconds."""
+        """Wait until the edge has found each service where it is now; it looks names up every second."""
         deadline = time.monotonic() + EDGE_SECONDS
         for path in EDGE_PATHS:
             while not self._answers(path):

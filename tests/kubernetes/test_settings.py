@@ -102,7 +102,7 @@ def test_the_edge_is_given_all_that_its_site_needs(manifests: Manifests, tmp_pat
     )
     given = dict(line.partition("=")[::2] for line in done.stdout.splitlines() if "=" in line)
     assert needed <= given.keys()
-    assert given["EDGE_RESOLVER"] == "resolver 10.96.0.10 [fd00::a] valid=2s ipv6=off;"
+    assert given["EDGE_RESOLVER"] == "resolver 10.96.0.10 [fd00::a] valid=1s ipv6=off;"
     assert "worker_rlimit_nofile 65536;" in done.stdout
     services = {
         (each["metadata"]["name"], port["port"])

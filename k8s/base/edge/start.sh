@@ -20,7 +20,7 @@ upstream() {
     echo "server $1$domain:$2 resolve max_fails=0;"
 }
 
-export EDGE_RESOLVER="resolver ${servers}valid=2s ipv6=off;"
+export EDGE_RESOLVER="resolver ${servers}valid=1s ipv6=off;"
 EDGE_AUTH_SERVERS=$(upstream auth 8101)
 EDGE_REGISTRY_SERVERS=$(upstream registry 8102)
 EDGE_METERING_SERVERS=$(upstream metering 8103)

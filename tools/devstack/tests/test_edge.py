@@ -345,11 +345,15 @@ def test_long_addresses_pass_and_endless_ones_are_refused(edge: _Edge) -> None:
 
 
 def test_another_gateway_is_asked_when_one_is_down_or_draining(tmp_path: Path) -> None:
-    """Clients do not notice that one of two gateways is away, or refuses sockets with 503."""
+    """Clients do not notice that gateways are away, or refuse sockets with 503, as long as one serves."""
     with _upstream("up") as up, _upstream("draining", status=503) as draining:
-        down = free_port()
+        down, gone = free_port(), free_port()
         upstreams = Upstreams(
-            auth=up, registry=down, metering=up, gateways_http=[up, down], gateways_ws=[draining, up]
+            auth=up,
+            registry=down,
+            metering=up,
+            gateways_http=[up, down],
+            gateways_ws=[draining, down, gone, up],
         )
         with _edge(tmp_path, upstreams) as edge:
             for _ in range(6):
@@ -419,7 +423,7 @@ def test_the_site_is_valid_with_names_that_are_looked_up_again(tmp_path: Path) -
     """Containers give the template names instead of addresses, of services that are not there yet."""
     values = {
         "EDGE_LISTEN": "listen 8080;",
-        "EDGE_RESOLVER": "resolver 127.0.0.11 valid=2s;",
+        "EDGE_RESOLVER": "resolver 127.0.0.11 valid=1s;",
         "EDGE_AUTH_SERVERS": "server auth:8101 resolve;",
         "EDGE_REGISTRY_SERVERS": "server registry:8102 resolve;",
         "EDGE_METERING_SERVERS": "server metering:8103 resolve;",
