@@ -52,7 +52,7 @@ class Tenant:
             tenant_id=self.tenant_id,
             agent_id=name,
             private_key=key,
-            # Tests take containers away: for a moment the edge may know addresses at which nobody is any more.
+            # Tests take containers away, and for a moment the edge may still know their addresses.
             reconnect=ReconnectPolicy(startup_patience=PATIENCE_SECONDS),
         )
         return await self.clients.enter_async_context(client)

@@ -14,6 +14,7 @@ import httpx
 from artcafe_agent import Client
 from artcafe_agent.errors import ArtcafeError, OutcomeUnknown
 
+from .conftest import PATIENCE_SECONDS
 from .deployment import SERVICES, Deployment
 
 
@@ -244,5 +245,5 @@ async def test_services_stop_cleanly_and_in_time(
         code = deployment.docker("inspect", "--format", "{{.State.ExitCode}} {{.State.OOMKilled}}", identity)
         assert code.split() == ["0", "false"], name
     await asyncio.to_thread(deployment.up)
-    heard = await alice.subscribe("room", timeout=30)
+    heard = await alice.subscribe("room", timeout=PATIENCE_SECONDS)
     await eventually(lambda: _talk(alice, heard))

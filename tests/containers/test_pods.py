@@ -11,10 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from artcafe_agent import Client
+from artcafe_agent import Client, ReconnectPolicy
 from artcafe_agent.keys import AgentKey
 
 from ..kubernetes.manifests import SERVICES, Manifests, build, kubectl, make_secrets
+from .conftest import PATIENCE_SECONDS
 from .deployment import Deployment
 from .pods import Pods
 
@@ -91,7 +92,13 @@ async def test_the_manifests_pods_are_a_platform(
             answer = await api.post("/api/v1/agents", json=body)
             assert answer.status_code == 201, answer.text
             return await clients.enter_async_context(
-                Client(base_url=address, tenant_id="t1", agent_id=name, private_key=key)
+                Client(
+                    base_url=address,
+                    tenant_id="t1",
+                    agent_id=name,
+                    private_key=key,
+                    reconnect=ReconnectPolicy(startup_patience=PATIENCE_SECONDS),
+                )
             )
 
         deployment.report("pods: messages")
