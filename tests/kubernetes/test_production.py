@@ -72,6 +72,9 @@ def test_pods_are_spread(production: Manifests) -> None:
         assert keys == {"kubernetes.io/hostname": hard, "topology.kubernetes.io/zone": "ScheduleAnyway"}
         for each in constraints:
             assert each["maxSkew"] == 1
+    # On fewer machines than there are servers a skew of one lets two of them share.
+    (machines,) = [each for each in constraints if each["topologyKey"] == "kubernetes.io/hostname"]
+    assert machines["minDomains"] == production.get("StatefulSet", "nats")["spec"]["replicas"]
 
 
 def test_nats_is_three_and_streams_are_on_all(production: Manifests) -> None:
@@ -222,6 +225,11 @@ def test_the_way_in_is_made_for_sockets(production: Manifests) -> None:
     (idle,) = re.findall(r"idle_timeout.timeout_seconds=(\d+)", annotations["load-balancer-attributes"])
     pings = {field.name: field.default for field in msgspec.structs.fields(GatewayConfig)}
     assert int(idle) > pings["ping_interval"] + pings["ping_timeout"]
+    # Longer than the edge waits for a service, and over before the edge ends a connection that is not in use.
+    site = (ROOT / "edge" / "templates" / "artcafe.conf.template").read_text()
+    (reading,) = re.findall(r"^    proxy_read_timeout (\d+)s;", site, re.MULTILINE)
+    (unused,) = re.findall(r"^    keepalive_timeout (\d+)s;", site.partition("\nserver {")[2], re.MULTILINE)
+    assert int(reading) < int(idle) < int(unused)
     assert "access_logs" not in annotations["load-balancer-attributes"]
     assert annotations["ssl-redirect"] == "443"
     edge = production.pod("edge")
