@@ -23,8 +23,8 @@ for module in ("artcafe_common", "artcafe_auth", "artcafe_registry", "artcafe_ga
 # What Prometheus says of each target, and the kubelet of volumes: labels that may be asked for.
 _OF_OTHERS = {
     "up": set[str](),
-    "kubelet_volume_stats_available_bytes": {"namespace"},
-    "kubelet_volume_stats_capacity_bytes": {"namespace"},
+    "kubelet_volume_stats_available_bytes": {"namespace", "persistentvolumeclaim"},
+    "kubelet_volume_stats_capacity_bytes": {"namespace", "persistentvolumeclaim"},
 }
 # What scraping puts to each series (deploy/monitoring/prometheus.yaml, k8s/monitoring).
 _OF_SCRAPING = {"job", "service", "instance", "namespace", "pod"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -262,6 +263,21 @@ async def test_a_server_that_lost_its_disk_is_filled_by_the_others(cluster: Nats
         async with asyncio.timeout(PATIENCE_SECONDS):
             while _messages(_page(server, "/jsz?streams=1")) < before.state.messages:
                 await asyncio.sleep(0.2)
+
+
+def test_a_full_disk_is_told_of_before_nothing_is_stored_any_more(cluster: NatsCluster) -> None:
+    """A server takes three quarters of what it finds, of which the alert for its disk must know."""
+    server = cluster.servers["nats-0"]
+    about = _page(server, "/jsz")
+    free = shutil.disk_usage(server.spec.argv[server.spec.argv.index("--store_dir") + 1]).free
+    share = about["config"]["max_storage"] / (free + about["storage"])
+    # Others write to this disk, too.
+    assert 0.6 < share < 0.9
+    text = (repository_root() / "deploy" / "monitoring" / "alerts.yaml").read_text()
+    groups = yaml.safe_load(text)["groups"]
+    (asked,) = [r["expr"] for g in groups for r in g["rules"] if r["alert"] == "ArtCafeDiskFilling"]
+    (left,) = re.findall(r"data-nats-[^ ]* < ([0-9.]+)", asked)
+    assert float(left) >= 1.1 * (1 - 0.75)
 
 
 def _port(server: ManagedProcess) -> str:
