@@ -71,3 +71,18 @@ def test_a_service_has_the_time_to_end_that_it_takes(service: str) -> None:
     drain = {field.name: field.default for field in msgspec.structs.fields(GatewayConfig)}["drain_seconds"]
     given = compose["services"][service]["stop_grace_period"]
     assert ending_seconds(service, drain) < float(given.removesuffix("s"))
+
+
+def test_the_edge_has_room_for_the_sockets_of_a_full_gateway() -> None:
+    """It is not killed for its memory, nor out of connections, before a gateway says that it is full."""
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    (memory,) = re.findall(r"\$\{EDGE_MEMORY:-(\d+)m\}", compose["services"]["edge"]["mem_limit"])
+    gateway = compose["services"]["gateway-ws"]["environment"]["GATEWAY_MAX_CONNECTIONS"]
+    (sockets,) = re.findall(r"\d+", gateway)
+    # By TLS: 56 KiB of nginx, 9 of the kernel.
+    assert int(sockets) * 65 / 1024 < 0.9 * int(memory)
+    (workers,) = re.findall(r"\$\{EDGE_WORKERS:-(\d+)\}", " ".join(compose["services"]["edge"]["command"]))
+    frame = (ROOT / "deploy" / "edge" / "nginx.conf").read_text()
+    (connections,) = re.findall(r"worker_connections (\d+);", frame)
+    # Each socket is two connections.
+    assert int(sockets) < int(connections) * int(workers) / 2

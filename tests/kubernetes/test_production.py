@@ -21,6 +21,8 @@ from .manifests import NAME, ROOT, SERVICES, Manifests, build
 
 SCALED = ("edge", *SERVICES)
 ALWAYS_THREE = "nats"
+# What a socket takes of the edge: 26 KiB of nginx (tools/devstack/tests/test_edge.py) and 9 of the kernel.
+SOCKET_KIB = 35
 
 
 def test_services_and_edge_grow_by_load_and_are_never_alone(production: Manifests) -> None:
@@ -30,8 +32,9 @@ def test_services_and_edge_grow_by_load_and_are_never_alone(production: Manifest
     for name, scaler in scalers.items():
         assert "replicas" not in production.get("Deployment", name)["spec"]
         assert 2 <= scaler["minReplicas"] < scaler["maxReplicas"], name
-        (cpu,) = [each["resource"]["target"] for each in scaler["metrics"] if each["type"] == "Resource"]
-        assert cpu["type"] == "AverageValue"
+        resources = [each["resource"] for each in scaler["metrics"] if each["type"] == "Resource"]
+        assert "cpu" in {each["name"] for each in resources}
+        assert all(each["target"]["type"] == "AverageValue" for each in resources)
 
 
 def test_gateways_grow_by_their_sockets_and_shrink_slowly(production: Manifests) -> None:
@@ -52,6 +55,32 @@ def test_gateways_grow_by_their_sockets_and_shrink_slowly(production: Manifests)
     assert policy["periodSeconds"] >= 2 * pod.spec["terminationGracePeriodSeconds"]
     # Of several processes in a pod one would answer a scrape with its own sockets only.
     assert environment["GATEWAY_WORKERS"] == "1"
+
+
+def test_the_edge_grows_by_its_sockets_and_shrinks_slowly(production: Manifests) -> None:
+    """There are as many pods as its sockets need memory, and a lost pod's sockets fit into the others."""
+    scalers = {each["metadata"]["name"]: each["spec"] for each in production.of("HorizontalPodAutoscaler")}
+    spec, of_gateways = scalers["edge"], scalers["gateway-ws"]
+    (target,) = [
+        each["resource"]["target"]["averageValue"]
+        for each in spec["metrics"]
+        if each["type"] == "Resource" and each["resource"]["name"] == "memory"
+    ]
+    wanted, fewest = int(target.removesuffix("Mi")), spec["minReplicas"]
+    (container,) = production.pod("edge").containers
+    limit = {"1Gi": 1024}[container["resources"]["limits"]["memory"]]
+    assert wanted * fewest / (fewest - 1) <= 0.8 * limit
+    assert container["resources"]["requests"]["memory"] == target
+    sockets = wanted * 1024 / SOCKET_KIB
+    frame = (ROOT / "deploy" / "edge" / "nginx.conf").read_text()
+    (connections,) = re.findall(r"worker_connections (\d+);", frame)
+    workers = int(production.environment(production.pod("edge"), container)["EDGE_WORKERS"])
+    # Each socket is two connections.
+    assert 2 * sockets <= 0.8 * int(connections) * workers / 2
+    (by_sockets,) = [each["pods"]["target"] for each in of_gateways["metrics"] if each["type"] == "Pods"]
+    assert sockets * spec["maxReplicas"] >= int(by_sockets["averageValue"]) * of_gateways["maxReplicas"]
+    # Who takes a pod away cuts its sockets.
+    assert spec["behavior"]["scaleDown"] == of_gateways["behavior"]["scaleDown"]
 
 
 def test_machines_are_emptied_one_pod_at_a_time(production: Manifests) -> None:

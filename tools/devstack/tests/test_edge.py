@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -208,6 +208,61 @@ def test_a_socket_is_upgraded_and_carries_bytes_both_ways(edge: _Edge) -> None:
             continue
         client.sendall(b"hello\n")
         assert answer.readline() == b"sockets-1:hello\n"
+
+
+@contextmanager
+def _holder() -> Iterator[int]:
+    """A gateway that takes every socket and is silent on all of them."""
+    with ExitStack() as held, socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+
+        def take() -> None:
+            with suppress(OSError):
+                while True:
+                    taken = held.enter_context(server.accept()[0])
+                    while not taken.recv(4096).endswith(b"\r\n\r\n"):
+                        continue
+                    taken.sendall(b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def _kib_of_children(pid: int | None) -> int:
+    listed = subprocess.run(["ps", "-A", "-o", "ppid=,rss="], capture_output=True, text=True, check=True)
+    rows = [line.split() for line in listed.stdout.splitlines()]
+    return sum(int(resident) for parent, resident in rows if parent == str(pid))
+
+
+def test_a_socket_takes_no_more_memory_than_room_is_made_for(tmp_path: Path) -> None:
+    """Containers and autoscalers of the edge are as large as its sockets, at 26 KiB for each."""
+    request = b"GET /ws/agent/a-1?ticket=" + b"t" * 300 + b" HTTP/1.1\r\nHost: x\r\n"
+    request += b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    with ExitStack() as stack:
+        other, holder = stack.enter_context(_upstream("other")), stack.enter_context(_holder())
+        upstreams = Upstreams(
+            auth=other, registry=other, metering=other, gateways_http=[other], gateways_ws=[holder]
+        )
+        edge = stack.enter_context(_edge(tmp_path, upstreams))
+        clients = stack.enter_context(ExitStack())
+
+        def open_sockets(number: int) -> None:
+            for _ in range(number):
+                client = clients.enter_context(
+                    socket.create_connection(("127.0.0.1", edge.port), timeout=_PATIENCE_SECONDS)
+                )
+                client.sendall(request)
+                assert client.recv(4096).startswith(b"HTTP/1.1 101")
+
+        # The first ones take what is taken once.
+        open_sockets(50)
+        before = _kib_of_children(edge.process.pid)
+        open_sockets(200)
+        assert 10 < (_kib_of_children(edge.process.pid) - before) / 200 < 1.2 * 26
 
 
 @pytest.mark.parametrize("protocol", ["websocket", "h2c"])
