@@ -52,3 +52,28 @@ def test_lines_of_logs_that_are_told_of_are_written() -> None:
     assert len(told) > 8
     for event in told:
         assert f'"{event}"' in text, event
+
+
+def test_files_are_copied_into_folders_that_are_there() -> None:
+    """A pod that has made no backup has no folder for them, and `kubectl cp` makes none."""
+    for block in re.findall(r"```sh\n(.*?)```", CHAPTER, re.DOTALL):
+        for folder in re.findall(r"\bk cp \S+ \"?\$pod:(\S+)/", block):
+            assert f'k exec "$pod" -- mkdir -p {folder}' in block.partition("k cp ")[0], folder
+    assert "k cp " in CHAPTER
+
+
+def test_who_installs_is_told_of_the_class_of_claims(manifests: Manifests) -> None:
+    """No claim names one, since names differ: the cluster's default has to be there."""
+    claims = [
+        claim["spec"]
+        for each in manifests.of("StatefulSet")
+        for claim in each["spec"].get("volumeClaimTemplates", [])
+    ]
+    claims += [
+        volume["ephemeral"]["volumeClaimTemplate"]["spec"]
+        for pod in manifests.pods()
+        for volume in pod.spec.get("volumes", [])
+        if "ephemeral" in volume
+    ]
+    assert claims and not [claim for claim in claims if "storageClassName" in claim]
+    assert "default StorageClass" in CHAPTER.partition("### Install")[0]
