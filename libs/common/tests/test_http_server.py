@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import socket
 import time
@@ -16,7 +17,8 @@ import pytest
 
 from artcafe_common.http import app as http_app
 from artcafe_common.http import server
-from artcafe_common.http.server import listening_socket, serve_http
+from artcafe_common.http.server import serve_http
+from artcafe_common.listening import listening_socket
 
 from .http_support import TOKEN, demo_app, worked_on
 
@@ -191,6 +193,30 @@ async def test_stop_does_not_wait_for_idle_connections(monkeypatch: pytest.Monke
         running.stop.set()
         await running.task
         assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("rounds", range(12))
+async def test_stop_leaves_nobody_without_an_end(rounds: int) -> None:
+    """Whoever connects while the port is being closed, after some rounds of the loop, is not left to wait."""
+    async with _serving() as running:
+        gc.disable()  # which ends, at some time, what nobody holds
+        try:
+            running.stop.set()
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            with contextlib.suppress(ConnectionError), _asking(running.port) as client:
+                await running.task
+                while await asyncio.to_thread(client.recv, 65_536):
+                    pass
+        finally:
+            gc.enable()
+
+
+def _asking(port: int) -> socket.socket:
+    """Connect and ask at once, without a round of the loop."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=30)
+    client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    return client
 
 
 async def test_stop_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import gc
 import json
+import socket
 import time
 import weakref
 from collections import Counter
 from inspect import isawaitable
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -72,6 +74,33 @@ async def test_a_stop_tells_everyone_to_come_back_over_some_time(start_gateway: 
     assert {code for code, _ in outcomes} == {1012}
     assert 0.5 < times[-1] - times[0] < 20.0
     assert times[10] - times[0] > 0.2
+
+
+async def test_a_stop_waits_between_sockets_only(start_gateway: Any) -> None:
+    """With one socket there is nothing to spread, however much time there is for it."""
+    gateway = await start_gateway(drain_seconds=10 * PATIENCE_SECONDS)
+    client = await gateway.agent("a")
+    await gateway.drain()
+    assert (await client.closed())[0] == 1012
+
+
+@pytest.mark.parametrize("rounds", range(4))
+async def test_who_comes_in_at_a_stop_gets_an_end(start_gateway: Any, rounds: int) -> None:
+    """Whoever has connected some rounds of the loop before the port is closed is not left to wait."""
+    gateway = await start_gateway(drain_seconds=0.0)
+    url = urlsplit(gateway.ws_url)
+    gc.disable()  # which ends, at some time, what nobody holds
+    try:
+        with socket.create_connection((url.hostname, url.port), timeout=30) as client:
+            client.sendall(b"GET /ws/agent/a HTTP/1.1\r\nHost: x\r\n\r\n")
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            await gateway.drain()
+            with contextlib.suppress(ConnectionError):
+                while await asyncio.to_thread(client.recv, 65_536):
+                    pass
+    finally:
+        gc.enable()
 
 
 async def test_what_is_on_its_way_at_a_stop_arrives(start_gateway: Any, patient: None) -> None:

@@ -26,7 +26,7 @@ from artcafe_common.health import Readiness
 from artcafe_common.http import create_app, serve_http
 from artcafe_common.http.middleware import request_id_of
 from artcafe_common.http.problem import problem
-from artcafe_common.http.server import listening_socket
+from artcafe_common.listening import listening_socket
 from artcafe_common.service import StartError
 from artcafe_common.tables import TableSpec, care_of
 

@@ -154,17 +154,17 @@ class Gateway:
         """Accept nothing more and close every socket with 1012, spread over the configured time."""
         self._draining = True
         self.presences.drain()
-        self.listener.stop_accepting()
+        await self.listener.stop_accepting()
         connections = list(self.listener.connections)
         random.shuffle(connections)
         pause = self._config.drain_seconds / max(1, len(connections))
         owed = 0.0
         for connection in connections:
-            connection.close(CloseCode.RESTART, "the server restarts, come back", end="restart")
-            owed += pause
             if owed > 0.05:
                 await asyncio.sleep(owed)
                 owed = 0.0
+            connection.close(CloseCode.RESTART, "the server restarts, come back", end="restart")
+            owed += pause
         await self.listener.wait_closed(GOODBYE_SECONDS)
         for connection in list(self.listener.connections):
             # It had its time to read why.

@@ -28,6 +28,7 @@ from picows import (
 
 from artcafe_common.errors import CloseCode
 from artcafe_common.ids import new_ulid
+from artcafe_common.listening import take_in_no_more
 from artcafe_gateway.connection import Connection, Peer
 
 logger = logging.getLogger(__name__)
@@ -253,9 +254,11 @@ class Listener:
             logger_name=_Silence(logger),
         )
 
-    def stop_accepting(self) -> None:
+    async def stop_accepting(self) -> None:
         """Close the listening port; open sockets stay."""
         if self._server is not None:
+            for bound in self._server.sockets:
+                await take_in_no_more(bound.fileno())
             self._server.close()
 
     async def wait_closed(self, timeout: float) -> None:

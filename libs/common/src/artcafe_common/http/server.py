@@ -13,6 +13,8 @@ from hypercorn.protocol.h11 import H11Protocol
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
+from artcafe_common.listening import take_in_no_more
+
 BACKLOG = 1024
 # How long a connection may be idle, or take to send a request's head; longer than the edge keeps one that it
 # does not use, so that the edge never sends a request into a connection that is being closed.
@@ -23,22 +25,6 @@ READ_TIMEOUT_SECONDS = 600
 GRACE_SECONDS = 5
 
 
-def listening_socket(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """Bind a TCP socket; with `shared` several processes may listen on the port (SO_REUSEPORT)."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        bound.bind((host, port))
-    except OSError:
-        bound.close()
-        raise
-    bound.setblocking(False)
-    return bound
-
-
 async def serve_http(app: Starlette, bound: socket.socket, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then finish what is in flight within `GRACE_SECONDS`.
 
@@ -46,7 +32,8 @@ async def serve_http(app: Starlette, bound: socket.socket, stop: asyncio.Event) 
     """
     config = Config()
     # Hypercorn makes a socket of its own from the number and closes that.
-    config.bind = [f"fd://{bound.detach()}"]
+    descriptor = bound.detach()
+    config.bind = [f"fd://{descriptor}"]
     config.backlog = BACKLOG
     config.read_timeout = READ_TIMEOUT_SECONDS
     config.keep_alive_timeout = KEEP_ALIVE_SECONDS
@@ -61,6 +48,7 @@ async def serve_http(app: Starlette, bound: socket.socket, stop: asyncio.Event) 
 
     async def stopped() -> None:
         await stop.wait()
+        await take_in_no_more(descriptor)
 
     guarded = _Guarded(app)
     serving = asyncio.create_task(serve(guarded, config, shutdown_trigger=stopped))  # type: ignore[arg-type]
