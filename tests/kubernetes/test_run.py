@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import nats
@@ -25,6 +26,7 @@ from artcafe_devstack.ports import free_port
 from artcafe_devstack.process import ManagedProcess, ProcessSpec
 from artcafe_devstack.servers import AwsEndpoint, aws_emulator, valkey_server
 
+from ..integration.aws_support import aws_client
 from .manifests import SERVICES, Manifests, Object, Pod
 
 PATIENCE_SECONDS = 90.0
@@ -135,28 +137,67 @@ def site(
         yield running
 
 
-def _make_tables(site: Site) -> list[str]:
+def _play_job(site: Site, **environment: str) -> dict[str, tuple[int, str]]:
+    """Do as the kubelet does with the Job's pod; return how each container ended, and what it said."""
     pod = site.manifests.pod("tables")
-    said = []
+    ended: dict[str, tuple[int, str]] = {}
+    first = [each["name"] for each in pod.spec.get("initContainers", [])]
     for container in pod.containers:
+        # Those that come first have to end well, each before the next.
+        if any(ended[name][0] != 0 for name in first if name in ended):
+            break
         module, _, _ = SERVICES[container["name"]]
         done = subprocess.run(
             [sys.executable, "-m", module, *container["args"]],
-            env={"PATH": os.environ["PATH"], **site.environment(pod, container)},
+            env={"PATH": os.environ["PATH"], **site.environment(pod, container), **environment},
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
-        assert done.returncode == 0, f"{container['name']}: {done.stderr}{done.stdout}"
-        said.append(done.stdout)
-    return said
+        ended[container["name"]] = done.returncode, f"{done.stderr}{done.stdout}"
+    return ended
+
+
+def _make_tables(site: Site) -> None:
+    for name, (status, said) in _play_job(site).items():
+        assert status == 0, f"{name}: {said}"
 
 
 def test_the_job_makes_the_tables_and_may_do_so_again(site: Site) -> None:
     """It needs the stores alone, and finds nothing to do the second time."""
     _make_tables(site)
     _make_tables(site)
+
+
+async def test_a_table_that_needs_a_person_keeps_no_others_from_being_made(site: Site) -> None:
+    """An index that no release uses any more, say, is told of at each release and is nobody's fault."""
+    # Another account, where nothing is yet; names of buckets are everybody's.
+    aws = replace(site.aws, access_key_id="000000000001")
+    buckets = {"METERING_EXPORT_BUCKET": "their-exports", "METERING_BACKUP_BUCKET": "their-backups"}
+    async with aws_client("dynamodb", aws) as dynamodb:
+        await dynamodb.create_table(
+            TableName="artcafe-Challenges",
+            AttributeDefinitions=[
+                {"AttributeName": "id", "AttributeType": "S"},
+                {"AttributeName": "former", "AttributeType": "S"},
+            ],
+            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            GlobalSecondaryIndexes=[
+                {
+                    "IndexName": "by-former",
+                    "KeySchema": [{"AttributeName": "former", "KeyType": "HASH"}],
+                    "Projection": {"ProjectionType": "ALL"},
+                }
+            ],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        ended = await asyncio.to_thread(_play_job, site, **aws.environment(), **buckets)
+        assert {name: status for name, (status, _) in ended.items()} == {
+            name: 3 if name == "auth" else 0 for name in SERVICES
+        }
+        assert "by-former, which no service uses" in ended["auth"][1]
+        await dynamodb.describe_table(TableName="artcafe-usage-metrics")
 
 
 @pytest.fixture
