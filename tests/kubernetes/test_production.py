@@ -13,6 +13,9 @@ from prometheus_client import Gauge
 
 from artcafe_auth.issuers import read_issuers
 from artcafe_common.config import SharedConfig
+from artcafe_common.contracts.metering import UsageBatch, UsageRow
+from artcafe_common.ids import new_ulid
+from artcafe_common.streams import USAGE
 from artcafe_common.tables import INDEX_WAIT_SECONDS
 from artcafe_gateway import metrics
 from artcafe_gateway.config import GatewayConfig
@@ -159,6 +162,22 @@ def test_valkey_has_memory_for_a_copy(manifests: Manifests) -> None:
     most = {"384mb": 384, "2gb": 2048}[data]
     limit = container["resources"]["limits"]["memory"]
     assert {"768Mi": 768, "4Gi": 4096}[limit] >= 2 * most
+
+
+def test_the_disk_of_nats_is_for_as_much_usage_as_the_runbook_says(production: Manifests) -> None:
+    """Whoever installs is told how much it is for, by the size of a row and of the claim."""
+    runbook = (
+        (ROOT / "docs" / "operations.md").read_text().partition("How large the disks of NATS must be")[2]
+    )
+    (told,), (rows,) = re.findall(r"(\d+) bytes", runbook)[:1], re.findall(r"(\d+) such rows", runbook)
+    row = UsageRow("acme", new_ulid(), "team.updates", 3, 30, 900, 9000)
+    batch = UsageBatch(source=new_ulid(), seq=1, start=0.0, end=1.0, rows=[row] * 1000)
+    assert 0.5 < len(msgspec.json.encode(batch)) / 1000 / int(told) < 1
+    (claim,) = production.get("StatefulSet", "nats")["spec"]["volumeClaimTemplates"]
+    size = int(claim["spec"]["resources"]["requests"]["storage"].removesuffix("Gi"))
+    assert f"claims' {size} GiB" in " ".join(runbook.split())
+    assert USAGE.max_age is not None
+    assert int(rows) * int(told) * USAGE.max_age < 0.75 * size * 2**30
 
 
 def test_backups_of_two_days_have_room(manifests: Manifests) -> None:

@@ -188,7 +188,7 @@ def _jetstream(where: str, about: Mapping[str, Any], streams: Mapping[str, Any])
     if limit > 0:
         share = used / limit
         status = WARN if share > 0.8 else OK
-        cure = "give its disk more room" if status == WARN else ""
+        cure = "give its disk more room, then restart it" if status == WARN else ""
         findings.append(
             Finding(where, "storage", status, f"{share:.0%} of {limit / 2**30:.1f} GB used", cure)
         )
