@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -150,6 +153,36 @@ def test_probes_mean_what_they_say(manifests: Manifests, service: str) -> None:
     assert start["failureThreshold"] * start["periodSeconds"] >= 60
     # Readiness asks the stores, each with 1.5 seconds.
     assert container["readinessProbe"]["timeoutSeconds"] >= 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "ready", "alive"),
+    [
+        ("PONG", 0, True, True),
+        ("LOADING Valkey is loading the dataset in memory", 0, False, True),
+        # The Secret was changed, and Valkey is not started again yet.
+        ("NOAUTH Authentication required.", 0, True, True),
+        # Nobody answers.
+        ("", 1, False, False),
+    ],
+)
+def test_valkey_s_probes_know_what_it_answers(
+    manifests: Manifests, tmp_path: Path, answer: str, status: int, ready: bool, alive: bool
+) -> None:
+    """It is killed where it does not answer, and keeps its name as long as it can be worked with."""
+    program = tmp_path / "valkey-cli"
+    program.write_text(f"#!/bin/sh\necho '{answer}'\nexit {status}\n")
+    program.chmod(0o755)
+    (tmp_path / "password").write_text("p0valkey")
+    (container,) = manifests.pod("valkey").containers
+    for kind, expected in (("readiness", ready), ("liveness", alive), ("startup", alive)):
+        command = [
+            word.replace("/run/secrets/valkey_password", str(tmp_path / "password"))
+            for word in container[f"{kind}Probe"]["exec"]["command"]
+        ]
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        done = subprocess.run(command, env={"PATH": path}, capture_output=True, timeout=60, check=False)
+        assert (done.returncode == 0) is expected, kind
 
 
 @pytest.mark.parametrize("service", SERVICES)
