@@ -128,6 +128,25 @@ def test_what_is_handed_over_at_the_end_of_an_hour_belongs_to_it(
     assert (second.start, second.rows[0].deliveries, second.messages) == (HOUR + HOUR_SECONDS, 0, 1)
 
 
+def test_while_nothing_can_be_sent_an_hour_is_closed_before_anything_is_handed_over(
+    counter: UsageCounter, clock: FrozenClock
+) -> None:
+    """Settling alone puts nothing of an hour that has ended into the next one."""
+    held = [5]
+
+    def settle() -> None:
+        counter.tally(clock.now(), "t", "a", "").connection_seconds += held[0]
+        held[0] = 0
+
+    counter.before_close(settle)
+    counter.message(clock.now(), "t", "a", "c", 1)
+    clock.time = HOUR + HOUR_SECONDS + 0.5
+    counter.settle()
+    [span] = counter.take_closed()
+    assert (span.end, span.messages) == (HOUR + HOUR_SECONDS, 1)
+    assert sum(row.connection_seconds for row in span.rows) == 5
+
+
 def test_fault_of_whoever_hands_over_loses_no_hour(counter: UsageCounter, clock: FrozenClock) -> None:
     """After a fault while handing over, hours are still told apart."""
     faults = [ValueError("a bug")]

@@ -134,7 +134,16 @@ class UsageCounter:
             self._save_api_calls(tally.slot, tally.api_calls)
 
     def settle(self) -> None:
-        """Have all that was counted elsewhere handed over, and everything stored in the file."""
+        """Have all that was counted elsewhere handed over, and everything stored in the file.
+
+        An hour that has ended is closed first, or what belongs to it would be handed over to the next one.
+        """
+        now = self._clock.now()
+        if self._hour_end and not self._hour_start <= now < self._hour_end:
+            self._start_hour(now)
+        self._settle()
+
+    def _settle(self) -> None:
         self._end_turn()
         for flush in self._before_close:
             flush()
@@ -195,7 +204,7 @@ class UsageCounter:
     def _close(self, end: float) -> None:
         self._closing = True
         try:
-            self.settle()
+            self._settle()
         finally:
             self._closing = False
         # The machine's clock may have been put back.
