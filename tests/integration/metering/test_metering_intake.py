@@ -76,11 +76,11 @@ class Failing(Ledger):
 
     failures = 0
 
-    async def _confirm(self, session: Any, mode: Any, batches: Sequence[Batch]) -> None:
+    async def _confirm(self, session: Any, mode: Any, batches: Sequence[Batch], refused: Any) -> None:
         if self.failures:
             self.failures -= 1
             raise OSError("a bug or a lost answer")
-        await super()._confirm(session, mode, batches)
+        await super()._confirm(session, mode, batches, refused)
 
 
 async def test_rounds_that_fail_after_they_were_applied_count_once(

@@ -12,7 +12,7 @@ import pytest
 
 from artcafe_common.contracts.metering import UsageRow
 from artcafe_common.errors import ErrorCode, ServiceError
-from artcafe_metering import commands, durability, keys, metrics
+from artcafe_metering import commands, durability, keys, metrics, periods
 from artcafe_metering.batches import Batch
 from artcafe_metering.figures import Figures
 from artcafe_metering.ledger import Ledger
@@ -304,6 +304,21 @@ async def test_a_batch_that_cannot_be_applied_changes_nothing_and_holds_up_nobod
     assert (await store.messages("good"), await store.messages("bad")) == (1, 1)
 
 
+async def test_of_a_batch_that_one_tenant_refuses_the_others_parts_are_noted(
+    ledger_of: Any, store: Any, batch_of: Any
+) -> None:
+    """They are counted, and it may never come again whole: rollup and recount have to know of it."""
+    batch = batch_of("s1", 1, UsageRow("good", messages=1), UsageRow("bad", messages=1))
+    day = batch.hour.date()
+    await store.redis.set(keys.month_key("bad", day), "no hash")
+    assert await ledger_of().apply([batch]) == [False]
+    assert await store.messages("good") == 1
+    notes = [keys.unrolled_key("hour", batch.hour), keys.unrolled_key("day", periods.midnight(day))]
+    for noted in notes:
+        assert set(await store.redis.hgetall(noted)) == {"good"}
+    assert await store.redis.get(keys.changed_key(day))
+
+
 @pytest.mark.parametrize("spoilt", ["many", "1.5", "", "9" * 30, "9007199254740992"])
 @pytest.mark.parametrize("period", ["hour", "day", "month"])
 async def test_a_figure_that_is_no_number_loses_no_batch(
@@ -335,9 +350,11 @@ class Interrupted(Ledger):
     async def between(self) -> None:
         """Be the thing that happens."""
 
-    async def _confirm(self, session: WriteSession, mode: durability.Mode, batches: Sequence[Batch]) -> None:
+    async def _confirm(
+        self, session: WriteSession, mode: durability.Mode, batches: Sequence[Batch], refused: Any
+    ) -> None:
         await self.between()
-        await super()._confirm(session, mode, batches)
+        await super()._confirm(session, mode, batches, refused)
 
 
 async def test_valkey_killed_between_application_and_confirmation_counts_once(

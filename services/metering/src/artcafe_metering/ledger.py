@@ -97,10 +97,10 @@ class Ledger:
         started = time.perf_counter()
         async with self._prepared() as (session, mode):
             floors = await self._floors(session, batches)
-            done = await self._apply_all(session, batches, floors)
-            await self._confirm(session, mode, [batch for batch, ok in zip(batches, done, strict=True) if ok])
+            refused = await self._apply_all(session, batches, floors)
+            await self._confirm(session, mode, batches, refused)
         metrics.ROUND_SECONDS.observe(time.perf_counter() - started)
-        return done
+        return [index not in refused for index in range(len(batches))]
 
     async def look_for_holes(self) -> None:
         """Set the metric of holes, after asking whether other replicas have filled them.
@@ -184,7 +184,8 @@ class Ledger:
 
     async def _apply_all(
         self, session: WriteSession, batches: Sequence[Batch], floors: dict[str, int]
-    ) -> list[bool]:
+    ) -> dict[int, dict[str, str]]:
+        """Apply batches; return the places of those that were refused, for which tenants and why."""
         refused: dict[int, dict[str, str]] = {}
         fresh = [False] * len(batches)
         whole = await self._applied_as_a_whole(session, batches)
@@ -220,7 +221,7 @@ class Ledger:
             else:
                 self._stubborn.done(batch.source, batch.seq)
                 metrics.BATCHES.labels("applied" if is_fresh else "repeated").inc()
-        return [index not in refused for index in range(len(batches))]
+        return refused
 
     async def _applied_as_a_whole(self, session: WriteSession, batches: Sequence[Batch]) -> set[int]:
         """Note the batches whose bad rows were put aside; return such rows that were counted after all."""
@@ -244,12 +245,21 @@ class Ledger:
         floor = floors[batch.source]
         return self._commands.apply(batch.source, batch.seq, batch.hour, tenant_id, additions, floor)
 
-    async def _confirm(self, session: WriteSession, mode: durability.Mode, batches: Sequence[Batch]) -> None:
+    async def _confirm(
+        self,
+        session: WriteSession,
+        mode: durability.Mode,
+        batches: Sequence[Batch],
+        refused: Mapping[int, Mapping[str, str]],
+    ) -> None:
         seqs: defaultdict[str, list[int]] = defaultdict(list)
         places: defaultdict[datetime, set[str]] = defaultdict(set)
-        for batch in batches:
-            seqs[batch.source].append(batch.seq)
-            places[batch.hour].update(batch.tenants)
+        for index, batch in enumerate(batches):
+            without = refused.get(index, {})
+            if not without:
+                seqs[batch.source].append(batch.seq)
+            # Of one that is refused for some tenants the others have their part, perhaps for good.
+            places[batch.hour].update(batch.tenants.keys() - without.keys())
         # After they were applied: a rollup that takes a note away has read what it stands for.
         noted = {hour: tenants for hour, tenants in places.items() if tenants}
         commands: list[Command] = [*self._commands.unrolled(noted, new_ulid())]
