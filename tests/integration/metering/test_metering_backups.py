@@ -19,11 +19,14 @@ from typing import Any
 import aioboto3
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from artcafe_common.clock import SystemClock
 from artcafe_common.config import Secret
 from artcafe_common.contracts.metering import UsageRow
 from artcafe_common.doctor import Findings, Surroundings
+from artcafe_common.errors import ServiceError
 from artcafe_devstack.servers import AwsEndpoint, RunningServer, valkey_server
 from artcafe_metering import metrics
 from artcafe_metering.backup_folder import About, BackupFolder, backups_in
@@ -94,6 +97,40 @@ async def test_an_empty_valkey_gets_every_counter_and_counts_no_batch_again(
     await client.close()
 
 
+class Held(Ledger):
+    """A ledger whose round stands still once it knows which batches of a source are applied."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def _apply_all(self, *arguments: Any) -> Any:
+        self.reached.set()
+        await self.go_on.wait()
+        return await super()._apply_all(*arguments)
+
+
+async def test_a_round_that_a_restore_overtakes_shuts_no_batch_out(
+    valkey: RunningServer, ledger_of: Any, batch_of: Any, store: Any, tmp_path: Path
+) -> None:
+    """It began before and would go on after it, with what it knew of a source that the backup has not."""
+    ledger, at = ledger_of(), time.time()
+    await ledger.apply([batch_of("s1", 1, at=at)])
+    path = await backups_of(valkey, tmp_path / "backups").make()
+    batches = [batch_of("s2", seq, at=at) for seq in range(1, 41)]
+    await ledger.apply(batches[:30])
+    held = ledger_of(Held)
+    overtaken = asyncio.create_task(held.apply(batches[30:31]))
+    await held.reached.wait()
+    await restore(valkey.url, path, lambda _: None, force=True)
+    held.go_on.set()
+    with pytest.raises(ServiceError):
+        await overtaken
+    # As the stream has them all read again.
+    await ledger.apply(batches)
+    assert await store.messages("t1") == 41
+
+
 async def test_a_backup_is_of_one_moment(
     valkey: RunningServer, empty: RunningServer, ledger_of: Any, batch_of: Any, until: Any, tmp_path: Path
 ) -> None:
@@ -139,7 +176,8 @@ async def test_a_valkey_with_keys_is_left_alone(
     """What is there is replaced only when that is said; a damaged file is never read."""
     await store.redis.set("k", "backup", ex=100)
     path = await backups_of(valkey, tmp_path / "backups").make()
-    redis: Any = Redis.from_url(empty.url, decode_responses=True)
+    # A restore ends the connections of others.
+    redis: Any = Redis.from_url(empty.url, decode_responses=True, retry=Retry(NoBackoff(), 1))
     async with redis:
         await redis.set("k", "here")
         with pytest.raises(BackupError, match="not empty"):
@@ -162,7 +200,8 @@ async def test_a_file_without_its_json_is_read_only_where_it_is_whole(
     await store.redis.set("k", "backup" * 1000, ex=100)
     path = await backups_of(valkey, tmp_path / "backups").make()
     whole, alone = path.read_bytes(), tmp_path / "alone.rdb"
-    redis: Any = Redis.from_url(empty.url, decode_responses=True)
+    # A restore ends the connections of others.
+    redis: Any = Redis.from_url(empty.url, decode_responses=True, retry=Retry(NoBackoff(), 1))
     async with redis:
         await redis.set("k", "here")
         for content, words in (

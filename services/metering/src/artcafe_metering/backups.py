@@ -183,7 +183,7 @@ async def restore(url: str, path: Path, say: Say, *, host: str | None = None, fo
             await client.replicaof(name, port)
             try:
                 await _until_read(client, size, say)
-                await client.replicaof("NO", "ONE")
+                await _take_writes_again(client)
             except RedisConnectionError as error:
                 # It replaces its append-only file when it has read everything, and not before.
                 raise BackupError(
@@ -192,7 +192,7 @@ async def restore(url: str, path: Path, say: Say, *, host: str | None = None, fo
                     " this one"
                 ) from None
             except BaseException:
-                await client.replicaof("NO", "ONE")
+                await _take_writes_again(client)
                 raise
         await _until_on_disk(client, say)
         say(f"restored: {await client.dbsize()} keys")
@@ -220,6 +220,15 @@ async def _until_read(client: Redis, size: int, say: Say) -> None:
             if tries > 300:
                 raise BackupError("Valkey cannot reach this process: name it with --host")
         await asyncio.sleep(0.1)
+
+
+async def _take_writes_again(client: Redis) -> None:
+    # A round that began before must not end after: what it knows of its batches is of the counters that were
+    # replaced, and would shut out what came after the backup. Until here it was refused what it wrote.
+    try:
+        await client.client_kill_filter(_type="normal", skipme=True)
+    finally:
+        await client.replicaof("NO", "ONE")
 
 
 async def _until_on_disk(client: Redis, say: Say) -> None:
