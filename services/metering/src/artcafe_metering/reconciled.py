@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from typing import Literal
 
 import msgspec
 
 from artcafe_common.clock import Clock, rfc3339
-from artcafe_common.errors import ErrorCode
+from artcafe_common.errors import ErrorCode, invalid
 from artcafe_common.http import Call, Operation
 from artcafe_common.roles import Permission
 from artcafe_metering import keys, periods, ranges
@@ -156,7 +156,10 @@ class ReconciliationApi:
         query: RangeQuery = call.query
         today = periods.utc(self._clock.now()).date()
         start, end = ranges.resolve(query.start_date, query.end_date, "day", today)
-        ranges.divide(call.tenant_id, start, end, "day", today, self._retention)
+        # With the day's counters, not as long as what was closed: `not_compared` would be wrong there.
+        oldest = today - timedelta(days=self._retention.days)
+        if start < oldest:
+            raise invalid(f"what came of recounting is kept since {oldest}; {start} is before that")
         await check_known(self._tenants, self._counters, call.tenant_id, start, end)
         days = await self._reconciled.of(call.tenant_id, periods.days_of(start, end))
         return ReconciliationReply(tenant_id=call.tenant_id, start_date=start, end_date=end, days=days)
