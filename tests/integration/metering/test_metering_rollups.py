@@ -659,3 +659,11 @@ async def test_the_recent_past_needs_no_dynamodb(bench: Bench) -> None:
         assert await layered.figures([keys.day_key("t1", recent)]) == [Figures()]
         with pytest.raises(ServiceError):
             await layered.figures([keys.day_key("t1", old)])
+
+
+async def test_what_comes_late_to_a_day_without_usage_is_an_adjustment(bench: Bench) -> None:
+    """Nothing was there when it was closed: an invoice that was made since then is not to miss it."""
+    await bench.roller().roll()
+    await bench.count(row(5))
+    await bench.roller().roll()
+    assert await bench.days() == [(0, Figures()), (1, Figures(messages=5))]

@@ -14,6 +14,7 @@
 | `aside:{<source>}` | string | that the bad rows of a batch were put aside, under this source (`dead.py`) |
 | `counters:since` | string | since when these counters count (`generation.py`) |
 | `unrolled:{h:YYYYMMDD:HH}`, `{d:YYYYMMDD}` | hash | tenants that are to be rolled up (`roller.py`) |
+| `rolled:until` | string | every period that was closed by then is rolled up (`roller.py`) |
 | `changed:{d:YYYYMMDD}` | string | a stamp, another one whenever something was counted for the day |
 | `reconciled:{d:YYYYMMDD}` | hash | what came of recounting a day (`reconciled.py`) |
 
@@ -43,6 +44,7 @@ PACKED = Struct(f"<{len(FIGURES)}d")
 
 
 SINCE = "counters:since"
+ROLLED_UNTIL = "rolled:until"
 
 
 def hour_key(tenant_id: str, hour: datetime) -> str:

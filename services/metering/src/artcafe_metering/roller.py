@@ -6,6 +6,10 @@ takes the note away only if its stamp is still the same: what was counted meanwh
 nothing is forgotten, whichever process ends at whichever moment, and any number of replicas may do this at
 once: each entry has a number, and of two that write the same one by a conditional write one wins.
 
+Who had used nothing when a period was closed has no entry of it, and what comes later is an adjustment all
+the same: a pass that leaves nothing notes until when all is rolled up (`rolled:until`), and a period from
+before that is closed with nothing first. Where that is not known it is closed with what has come.
+
 A period that would come to less than its entries is left alone and reported: that is what counters look like
 which were restored from a backup and have not caught up. It is looked at again, unless the counters of that
 time are known to be lost (`generation.py`): then what was closed holds, until it is counted for again.
@@ -26,7 +30,7 @@ from artcafe_common.clock import Clock
 from artcafe_common.errors import ServiceError, unavailable
 from artcafe_metering import keys, metrics, periods
 from artcafe_metering.counters import Snapshot, ValkeyCounters
-from artcafe_metering.figures import counts, total
+from artcafe_metering.figures import Figures, counts, total
 from artcafe_metering.generation import nothing_lost
 from artcafe_metering.groups import Groups
 from artcafe_metering.keeping import KeptByPlan
@@ -43,6 +47,9 @@ AT_ONCE = 8
 STILL_ATTEMPTS = 3
 # With so many batches still to come the counters are catching up, and closing would be too early.
 BACKLOG_MAX = 10_000
+
+# Longer than there are notes.
+_UNTIL_LIFETIME_SECONDS = 400 * 86_400
 
 _KINDS: tuple[Kind, ...] = ("hour", "day")
 _FORGET = """
@@ -99,11 +106,24 @@ class Roller:
 
     async def roll(self) -> None:
         """Roll up every closed period that has a note."""
+        looked_at, until = self._clock.now(), await self._rolled_until()
         due = await self._look()
         limit = asyncio.Semaphore(AT_ONCE)
-        left = [_closed_at(kind, start) for kind, start in due if await self._roll_period(kind, start, limit)]
+        left = [
+            _closed_at(kind, start)
+            for kind, start in due
+            if await self._roll_period(kind, start, limit, until)
+        ]
         if due:
             self._done_until = min([each.timestamp() for each in left], default=self._clock.now())
+        if not left:
+            lifetime = _UNTIL_LIFETIME_SECONDS
+            await self._valkey.read([("SET", keys.ROLLED_UNTIL, f"{looked_at}", "EX", lifetime)])
+
+    async def _rolled_until(self) -> float:
+        """Return the time until which every closed period is rolled up; 0 where that is not known."""
+        (text,) = await self._valkey.read([("GET", keys.ROLLED_UNTIL)])
+        return float(text or 0)
 
     async def _look(self) -> list[tuple[Kind, datetime]]:
         """Return the closed periods with notes, and know from them how late it is."""
@@ -124,7 +144,7 @@ class Roller:
         sizes = await self._valkey.read(("HLEN", keys.unrolled_key(kind, each)) for each in closed)
         return [each for each, size in zip(closed, sizes, strict=True) if size]
 
-    async def _roll_period(self, kind: Kind, start: datetime, limit: asyncio.Semaphore) -> bool:
+    async def _roll_period(self, kind: Kind, start: datetime, limit: asyncio.Semaphore, until: float) -> bool:
         """Roll up a period of all its tenants; tell whether some are left."""
         noted = keys.unrolled_key(kind, start)
         (answer,) = await self._valkey.read([("HGETALL", noted)])
@@ -133,11 +153,12 @@ class Roller:
         )
         random.shuffle(notes)
         lost = _end(kind, start).timestamp() <= await self._since()
+        is_late = _closed_at(kind, start).timestamp() <= until
 
         async def one(tenant_id: str, stamp: bytes) -> bool:
             async with limit:
                 try:
-                    outcome = await self._roll_one(tenant_id, kind, start)
+                    outcome = await self._roll_one(tenant_id, kind, start, is_late=is_late)
                 except ServiceError as error:
                     logger.warning("rollup_put_off", extra={"tenant_id": tenant_id, "error": str(error)})
                     outcome = "failed"
@@ -150,7 +171,7 @@ class Roller:
         done = await asyncio.gather(*(one(name.decode(), stamp) for name, stamp in notes))
         return not all(done)
 
-    async def _roll_one(self, tenant_id: str, kind: Kind, start: datetime) -> str:
+    async def _roll_one(self, tenant_id: str, kind: Kind, start: datetime, *, is_late: bool) -> str:
         period = period_name(kind, start)
         key = keys.hour_key(tenant_id, start) if kind == "hour" else keys.day_key(tenant_id, start.date())
         today = periods.utc(self._clock.now()).date()
@@ -159,6 +180,11 @@ class Roller:
         while True:
             # In this order: an entry that was written in between is met by the number.
             entries = await self._rolled.entries(tenant_id, kind, period, period)
+            if is_late and not entries:
+                nothing, now = dict.fromkeys(BREAKDOWNS, ()), self._clock.now()
+                active = dict.fromkeys(BREAKDOWNS, 0)
+                await self._rolled.add(tenant_id, kind, period, 0, Figures(), nothing, active, now, expiry)
+                continue
             held = await self._still(key)
             active = {by: group.active for by, group in held.groups.items()}
             figures = held.figures - total(entry.figures for entry in entries)
