@@ -77,3 +77,8 @@ def test_who_installs_is_told_of_the_class_of_claims(manifests: Manifests) -> No
     ]
     assert claims and not [claim for claim in claims if "storageClassName" in claim]
     assert "default StorageClass" in CHAPTER.partition("### Install")[0]
+
+
+def test_nothing_is_told_to_be_changed_that_the_next_apply_takes_back() -> None:
+    """Claims are not applied again; all else stands in the overlay."""
+    assert set(re.findall(r"\b(?:k|kubectl) (?:edit|scale|patch|set \w+) (\w+)", RUNBOOK)) <= {"pvc"}
