@@ -166,3 +166,11 @@ def test_rows_of_some_tenants_are_a_batch_of_the_same_name() -> None:
     batch = read(only_tenants(data, {"t1"}))
     assert (batch.source, batch.seq, batch.aside) == ("s1", 9, None)
     assert {name: added.totals[0] for name, added in batch.tenants.items()} == {"t1": 4}
+
+
+def test_bad_rows_of_a_tenant_are_not_put_aside_with_its_good_ones() -> None:
+    """They are in a batch of their own, and would keep these from being put back, or count twice some day."""
+    data = payload(UsageRow("t1", messages=1), UsageRow("t1", "a*", messages=2), UsageRow("t2", messages=4))
+    batch = read(only_tenants(data, {"t1"}))
+    assert batch.aside is None
+    assert {name: added.totals[0] for name, added in batch.tenants.items()} == {"t1": 1}

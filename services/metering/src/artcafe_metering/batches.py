@@ -165,9 +165,9 @@ def aside_name(source: str, seq: int) -> str:
 
 
 def only_tenants(payload: bytes, tenants: Collection[str]) -> bytes:
-    """Return a batch that can be read with the rows of some tenants only."""
+    """Return a batch that can be read with the rows of some tenants only; bad ones are put aside already."""
     batch = _decode_loosely(payload)
-    rows = [row for row in batch.rows if _tenant_of(row) in tenants]
+    rows = [raw for raw in batch.rows if _tenant_of(raw) in tenants and not isinstance(_read_row(raw), str)]
     return msgspec.json.encode(msgspec.structs.replace(batch, rows=rows))
 
 
@@ -205,16 +205,10 @@ def _sorted_out(subject: str, batch: LooseBatch) -> tuple[dict[str, Additions], 
     bad: list[msgspec.Raw] = []
     reason = ""
     for raw in batch.rows:
-        try:
-            row = _decode_row(raw)
-            wrong = _wrong_id(row.tenant_id, row.agent_id, row.channel_id)
-        except msgspec.ValidationError as error:
-            wrong = f"not a row: {error}"
-        except _UNREADABLE:
-            wrong = "not JSON"
-        if wrong:
+        row = _read_row(raw)
+        if isinstance(row, str):
             bad.append(raw)
-            reason = reason or wrong
+            reason = reason or row
         else:
             tenants.setdefault(row.tenant_id, Additions()).add(row)
     if len(bad) == len(batch.rows):
@@ -227,6 +221,17 @@ def _sorted_out(subject: str, batch: LooseBatch) -> tuple[dict[str, Additions], 
     payload = msgspec.json.encode(msgspec.structs.replace(batch, source=name, seq=1, rows=bad))
     prefix = subject.rpartition(".")[0]
     return tenants, Aside(f"{prefix}.{name}", payload, f"{len(bad)} of {len(batch.rows)} rows: {reason}")
+
+
+def _read_row(raw: msgspec.Raw) -> CheckedRow | str:
+    """Return a row that is good, or what is wrong with it."""
+    try:
+        row = _decode_row(raw)
+    except msgspec.ValidationError as error:
+        return f"not a row: {error}"
+    except _UNREADABLE:
+        return "not JSON"
+    return _wrong_id(row.tenant_id, row.agent_id, row.channel_id) or row
 
 
 def _tenant_of(raw: msgspec.Raw) -> str:
