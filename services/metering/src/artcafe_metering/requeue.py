@@ -2,26 +2,33 @@
 
 Each goes back under the name by which it is known: however often it is put back, and if it was counted
 meanwhile from its first place in the stream, it counts once. Only then is it taken out of USAGE_DEAD. What
-this version cannot read either stays there: it would be put aside again.
+this version cannot read either stays there: it would be put aside again. So does what may have been counted
+where that is forgotten: metering remembers a batch for 15 days (`ledger.py`), and reads the stream from its
+beginning only where its consumer was made anew.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
+from nats.js.api import ConsumerInfo
 from nats.js.errors import NotFoundError
 
 from artcafe_common.errors import unavailable
 from artcafe_common.streams import USAGE
 from artcafe_metering.batches import PoisonError, read_batch
+from artcafe_metering.commands import WINDOW_LIFETIME
 from artcafe_metering.dead import REASON, SUBJECT
-from artcafe_metering.streams import DEAD_SUBJECT, USAGE_DEAD
+from artcafe_metering.streams import CONSUMER, DEAD_SUBJECT, USAGE_DEAD
 
 _BATCH_SUBJECT = "usage.v1.batch"
+_REMEMBERED_SECONDS = (WINDOW_LIFETIME - timedelta(days=1)).total_seconds()
+_FORGOTTEN = "the stream was read anew since, and whether it was counted then is forgotten"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,7 @@ async def dead(jetstream: JetStreamContext, oldest: float, now: float) -> AsyncI
     Raises: ServiceError ``unavailable``.
     """
     assert USAGE_DEAD.name is not None
-    place = 1
+    place, read_since = 1, await _read_since(jetstream)
     while True:
         try:
             message = await jetstream.get_msg(
@@ -67,8 +74,23 @@ async def dead(jetstream: JetStreamContext, oldest: float, now: float) -> AsyncI
             problem = poison.reason
         else:
             name, problem = f"{batch.source}:{batch.seq}", batch.aside.reason if batch.aside else ""
+            stored = message.time.timestamp() if message.time else 0.0
+            if not problem and stored < min(now - _REMEMBERED_SECONDS, read_since):
+                problem = _FORGOTTEN
         yield Dead(message.seq, message.time, headers.get(REASON, ""), subject, data, name, problem)
         place = message.seq + 1
+
+
+async def _read_since(jetstream: JetStreamContext) -> float:
+    """Return since when the stream is read, epoch seconds. Raises: ServiceError ``unavailable``."""
+    assert USAGE.name is not None and CONSUMER.durable_name is not None
+    try:
+        info: ConsumerInfo = await jetstream.consumer_info(USAGE.name, CONSUMER.durable_name)
+    except NotFoundError:
+        return math.inf
+    except (NatsError, TimeoutError):
+        raise unavailable("message bus") from None
+    return info.created.timestamp()
 
 
 async def put_back(jetstream: JetStreamContext, message: Dead) -> None:
@@ -89,7 +111,7 @@ async def put_back(jetstream: JetStreamContext, message: Dead) -> None:
 async def requeue(
     jetstream: JetStreamContext, oldest: float, now: float, say: Callable[[str], None], *, really: bool
 ) -> int:
-    """List what was put aside and, if `really`, put back what can be read; return how many cannot.
+    """List what was put aside and, if `really`, put back what can be read; return how many stay.
 
     Raises: ServiceError ``unavailable``; what is not put back by then is so by the same command.
     """
@@ -105,5 +127,5 @@ async def requeue(
             await put_back(jetstream, message)
         ready += 1
         say(f"{head}\n    {'put back' if really else 'can be put back'}")
-    say(f"{ready} {'put back' if really else 'can be put back: add --yes'}, {left} cannot be read")
+    say(f"{ready} {'put back' if really else 'can be put back: add --yes'}, {left} left")
     return left
