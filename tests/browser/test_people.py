@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from .browser_support import Account, Organisation, Tab
 
@@ -98,3 +98,27 @@ async def test_who_was_removed_is_led_to_other_organisations(
     await page.get_by_label("Name").fill("My own")
     await page.get_by_role("button", name="Make organisation").click()
     await tab.sees("Your first agent, in four steps")
+
+
+async def test_an_id_that_climbs_up_an_address_reaches_nothing_else(
+    tab: Tab, organisation: Organisation
+) -> None:
+    """Removing somebody called ``..`` does not remove the organisation, as its address would say."""
+    page = tab.page
+    methods: list[str] = []
+    page.on("request", lambda request: methods.append(request.method))
+
+    async def with_another(route: Route) -> None:
+        answer = await route.fetch()
+        people = await answer.json()
+        other = people["members"][0] | {"user_id": "..", "role": "viewer", "email": "climber@example.test"}
+        await route.fulfill(response=answer, json=people | {"members": [*people["members"], other]})
+
+    await page.route("**/members?*", with_another)
+    await tab.enter(organisation.owner)
+    await tab.open("#/people", "People")
+    await page.get_by_role("row", name="climber@example.test").get_by_role("button", name="Remove").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Remove", exact=True).click()
+    await tab.sees("This id cannot be part of an address.")
+    assert "DELETE" not in methods
+    await organisation.call("GET", f"/tenants/{organisation.tenant_id}")

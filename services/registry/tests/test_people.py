@@ -5,7 +5,7 @@ import pytest
 from artcafe_common.errors import ErrorCode, ServiceError
 from artcafe_common.roles import Role, permissions_of
 from artcafe_common.tokens import Person, TenantScope
-from artcafe_registry.domain.people import check_may_set, person_name
+from artcafe_registry.domain.people import check_may_set, check_user_id, person_name
 
 ME = Person("me", "", 0.0)
 
@@ -37,3 +37,17 @@ def test_owners_are_the_business_of_owners(current: str | None, wanted: str | No
 def test_persons_name_is_no_agents() -> None:
     """A sender that is a person cannot be an agent: the grammar of agents' ids has no colon."""
     assert person_name(ME) == "user:me"
+
+
+@pytest.mark.parametrize("user_id", [".", "..", "a\x00", "\n", "\u202e"])
+def test_what_is_no_part_of_an_address_is_nobodys_id(user_id: str) -> None:
+    """Following it leads elsewhere, and what is not printable no token may say."""
+    with pytest.raises(ServiceError) as refused:
+        check_user_id(user_id)
+    assert refused.value.code == ErrorCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("user_id", ["...", ".a", "a/..", "ü n", "auth0|x"])
+def test_other_ids_are_taken_as_they_are(user_id: str) -> None:
+    """Ids of people come from their identity providers."""
+    assert check_user_id(user_id) == user_id

@@ -71,6 +71,9 @@ REFUSED = {
     "huge exponent": _written("ssh-rsa", _number(2**2000 + 1), _number(2**2047 + 1)),
     "short RSA": _line(rsa.generate_private_key(65537, 1024).public_key()),
     "other curve": _line(ec.generate_private_key(ec.SECP521R1()).public_key()),
+    "point written in short": _written(
+        "ecdsa-sha2-nistp256", _string(b"nistp256"), _string(b"\x02" + bytes(31) + b"\x01")
+    ),
     "empty": "",
     "type alone": "ssh-ed25519",
     "no base64": "ssh-ed25519 ????",

@@ -319,11 +319,11 @@ async def test_odd_user_ids_work(stage: Stage) -> None:
     """Ids of people come from elsewhere: slashes, spaces, quotes and other scripts are theirs to have."""
     tenant_id, owner = await stage.owner()
     people = f"/tenants/{tenant_id}/members"
-    names = ["auth0|abc", "a/b/c", "ü n", "#platform", "*.>", "x" * 255, "日本", "a'\"b", ".."]
+    names = ["auth0|abc", "a/b/c", "ü n", "#platform", "*.>", "x" * 255, "日本", "a'\"b", "..."]
     for name in names:
         added = await owner.post(people, json={"user_id": name, "role": "viewer"})
         assert added.status_code == 201, name
-    for name in names[:-1]:
+    for name in names:
         path = f"{people}/" + "".join(f"%{byte:02X}" for byte in name.encode())
         assert (await owner.get(path)).json()["user_id"] == name
         assert (await owner.put(path, json={"role": "member"})).json()["role"] == "member", name
@@ -332,6 +332,17 @@ async def test_odd_user_ids_work(stage: Stage) -> None:
         assert (await stage.client(name).get("/agents")).status_code == 403, name
     for bad in ({"user_id": ""}, {"user_id": "x" * 256}, {"role": "member"}, {"user_id": "x", "role": "god"}):
         assert (await owner.post(people, json=bad)).status_code == 400, bad
+
+
+async def test_nobody_is_called_as_an_address_climbs(stage: Stage) -> None:
+    """Whoever has a client remove the member ``..`` would delete the organisation: there is none."""
+    tenant_id, owner = await stage.owner()
+    admin = await stage.platform_admin()
+    for user_id in (".", "..", "a\nb"):
+        member = await owner.post(f"/tenants/{tenant_id}/members", json={"user_id": user_id})
+        assert member.status_code == 400, user_id
+        made = await admin.post("/tenants", json={"name": "x", "owner_user_id": user_id})
+        assert made.status_code == 400, user_id
 
 
 async def test_people_come_in_pages(stage: Stage) -> None:

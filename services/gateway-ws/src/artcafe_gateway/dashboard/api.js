@@ -49,6 +49,8 @@ async function request(method, path, { query = {}, body, signal, anonymous = fal
 
 async function send(method, path, { query, body, signal, anonymous }) {
   const url = new URL(`/api/v1${path}`, location.origin);
+  // An id of "." or ".." makes another address of it: what was meant for one thing would reach what it is in.
+  if (url.pathname !== `/api/v1${path}`) throw new Problem(400, { code: "invalid_argument", detail: "This id cannot be part of an address." });
   for (const [name, value] of Object.entries(query)) {
     if (value !== undefined && value !== null && value !== "") url.searchParams.set(name, value);
   }

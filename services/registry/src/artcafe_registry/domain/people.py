@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from artcafe_common.errors import ErrorCode, ServiceError, permission_denied
+from artcafe_common.errors import ErrorCode, ServiceError, invalid, permission_denied
 from artcafe_common.roles import Permission, Role
 from artcafe_common.tokens import Person, TenantScope
 
@@ -15,6 +15,17 @@ MONTHLY_TENANTS_MAX = 6
 def person_name(person: Person) -> str:
     """Return a person's name beside agents: no agent's id holds a colon, so nobody is mistaken."""
     return f"user:{person.user_id}"
+
+
+def check_user_id(user_id: str) -> str:
+    """Return the id of a person who is to belong somewhere. Raises: ServiceError ``invalid_argument``.
+
+    One of dots alone is no part of an address: whoever follows the links of such a member is led to the
+    organisation itself, and deletes that where the member was meant. What is not printable is nobody's.
+    """
+    if user_id in (".", "..") or not user_id.isprintable():
+        raise invalid("user_id is not the id of a person")
+    return user_id
 
 
 def check_may_set(scope: TenantScope, current: str | None, wanted: str | None) -> None:

@@ -40,7 +40,8 @@ def parse_public_key(text: str) -> ParsedKey:
         raise invalid(f"public_key: the type must be one of {', '.join(KEY_TYPES)}")
     try:
         key = serialization.load_ssh_public_key(" ".join(words[:2]).encode())
-    except (ValueError, UnsupportedAlgorithm, binascii.Error, UnicodeError):
+    except (ValueError, UnsupportedAlgorithm, NotImplementedError, binascii.Error, UnicodeError):
+        # Not implemented is a point of a curve that is written in short.
         raise invalid("public_key: not a valid OpenSSH public key") from None
     if isinstance(key, RSAPublicKey):
         numbers = key.public_numbers()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from artcafe_common.errors import ErrorCode, invalid, not_found
 from artcafe_common.http import Call, Operation, PageQuery
 from artcafe_common.roles import Permission
-from artcafe_registry.domain.people import check_may_set
+from artcafe_registry.domain.people import check_may_set, check_user_id
 from artcafe_registry.domain.records import Member
 from artcafe_registry.handlers.given import given_fields
 from artcafe_registry.services import Services
@@ -108,7 +108,7 @@ class PeopleHandlers:
         now = services.now()
         member = Member(
             tenant_id=call.tenant_id,
-            user_id=body.user_id,
+            user_id=check_user_id(body.user_id),
             role=body.role,
             email=body.email,
             created_at=now,

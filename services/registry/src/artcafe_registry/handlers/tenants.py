@@ -14,7 +14,7 @@ from artcafe_common.http.app import bearer_token
 from artcafe_common.ids import check_tenant_id, new_ulid
 from artcafe_common.roles import Permission, PlatformRole, Role, permissions_of
 from artcafe_common.tokens import TenantScope, not_a_member
-from artcafe_registry.domain.people import MONTHLY_TENANTS_MAX, OWNED_TENANTS_MAX
+from artcafe_registry.domain.people import MONTHLY_TENANTS_MAX, OWNED_TENANTS_MAX, check_user_id
 from artcafe_registry.domain.plans import FREE_PLAN
 from artcafe_registry.domain.records import Member, Tenant
 from artcafe_registry.handlers.given import given_fields
@@ -159,7 +159,7 @@ class TenantHandlers:
         given_owner = body.owner_user_id is not UNSET
         owner = Member(
             tenant_id=tenant.tenant_id,
-            user_id=body.owner_user_id if given_owner else call.person.user_id,
+            user_id=check_user_id(body.owner_user_id) if given_owner else call.person.user_id,
             role=Role.OWNER,
             email="" if given_owner else call.person.email,
             created_at=now,
