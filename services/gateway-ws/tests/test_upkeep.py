@@ -25,7 +25,7 @@ from artcafe_common.contracts.registry import (
     Limits,
     TenantInfo,
 )
-from artcafe_common.errors import ServiceError, not_found, unavailable
+from artcafe_common.errors import CloseCode, ServiceError, not_found, unavailable
 from artcafe_gateway import changes_view as changes_view_module
 from artcafe_gateway import upkeep as upkeep_module
 from artcafe_gateway.agent_session import AgentSession
@@ -48,6 +48,7 @@ class Office:
         house.bus.serve(GET_GRANTS, self.get_grants)
         house.bus.serve(GET_TENANT, self.tenant)
         self.changes = ChangesView()
+        self.dashboards: list[Any] = []
         self.upkeep = Upkeep(
             cast(Bus, house.bus),
             house.clock,
@@ -55,7 +56,7 @@ class Office:
             house.directory,
             house.fanout,
             house.presences,
-            [],
+            self.dashboards,
             self.changes,
             house.background,
         )
@@ -153,6 +154,48 @@ async def test_a_revocation_closes_what_it_names(office: Office, event: Revoked,
     _, transport = office.open("alice")
     await office.upkeep.on_revoked(event)
     assert transport.close_codes == ([] if code is None else [code])
+
+
+async def test_a_revocation_during_a_restart_is_the_end_as_well(office: Office) -> None:
+    """What is still heard while a server leaves is not heard of those who may not say it any more."""
+    session, _ = office.open("alice")
+    session.connection.close(CloseCode.RESTART, "the server restarts", end="restart")
+    publish = b'{"type":"publish","channel":"room","data":1}'
+    session.on_text(publish)
+    await office.house.background.wait()
+    await office.upkeep.on_revoked(revoked(agent_id="alice"))
+    session.on_text(publish)
+    await office.house.background.wait()
+    said = [subject for subject, _ in office.house.bus.published if subject == "tenant.t.channel.room"]
+    assert len(said) == 1
+    assert session.connection.deaf
+
+
+class Desk:
+    """A dashboard as far as upkeep looks at it."""
+
+    def __init__(self, *, is_expiring: bool = False) -> None:
+        self.is_expiring = is_expiring
+        self.ended = False
+        self.checked = 0
+
+    async def recheck(self) -> None:
+        """Count that the membership was asked for."""
+        self.checked += 1
+
+
+async def test_dashboards_are_checked_now_and_then(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every loss of a right is announced. One whose token ends is not taken for a stranger."""
+    monkeypatch.setattr(upkeep_module, "DASHBOARDS_RECHECKED_SECONDS", 0.002)
+    lasting, ending = Desk(), Desk(is_expiring=True)
+    office.dashboards += [lasting, ending]
+    running = asyncio.create_task(office.upkeep.recheck_dashboards())
+    async with asyncio.timeout(30):
+        while lasting.checked < 3:
+            await asyncio.sleep(0.001)
+    running.cancel()
+    await office.house.background.wait()
+    assert ending.checked == 0
 
 
 @pytest.mark.parametrize("event", [revoked(agent_id="alice"), revoked(reason="tenant_suspended")])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from artcafe_common.contracts.registry import AgentStatus, Membership
-from artcafe_gateway import dashboard_session
+from artcafe_gateway import dashboard_session, upkeep
 from artcafe_gateway.store import ConnectionStore
 
 from .test_preview import STEADY
@@ -303,6 +303,18 @@ async def test_a_token_with_another_role_closes_the_views_of_the_old_one(gateway
     world.memberships["ann"] = [Membership(tenant_id="t1", role="billing")]
     await desk.send(type="refresh", token=world.token("ann", 7200))
     assert (await desk.closed())[0] == 1012
+
+
+async def test_a_right_that_is_lost_unannounced_ends_within_a_while(
+    start_gateway: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a role on the platform: who has lost it does not look on until their token ends."""
+    monkeypatch.setattr(upkeep, "DASHBOARDS_RECHECKED_SECONDS", 0.05)
+    gateway = await start_gateway()
+    desk, other = await gateway.dashboard("ann"), await gateway.dashboard("ben")
+    gateway.world.memberships["ann"] = []
+    assert (await desk.closed())[0] == 4501
+    await other.nothing()
 
 
 async def test_a_dashboard_watches_a_bounded_number_of_channels(gateway: Any) -> None:

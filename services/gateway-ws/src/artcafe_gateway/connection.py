@@ -225,6 +225,12 @@ class Connection:
         # The client answers and `acknowledge_close` ends it: ending TCP now could reset it
         # before it has read why.
 
+    def revoke(self, code: int, reason: str) -> None:
+        """Say why and close, and hear nothing more; also where a close for another reason is under way."""
+        self.close(code, reason)
+        self.end = "refused"
+        self.deaf = True
+
     def acknowledge_close(self, client_code: int) -> None:
         """Handle the client's close frame: the answer to ours, or its own goodbye, which is answered."""
         if self._close_code is None:

@@ -139,6 +139,11 @@ class DashboardSession(Session):
         """Tell whether this is a session of a person in a tenant."""
         return self.tenant_id == tenant_id and self.scope.person.user_id == user_id
 
+    @property
+    def is_expiring(self) -> bool:
+        """Whether the token's end is near enough to be told of."""
+        return self.scope.person.expires_at - self.clock.now() <= EXPIRY_NOTICE_SECONDS
+
     def may_read(self, channel_id: str) -> bool | None:
         """Tell whether the person may see a channel: all of the tenant's, where the role allows to read."""
         return Permission.MESSAGES_READ in self.scope.permissions

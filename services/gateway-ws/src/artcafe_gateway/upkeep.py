@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from artcafe_common.bus import Bus
 from artcafe_common.clock import Clock
@@ -34,6 +34,8 @@ REGRANT_ATTEMPTS = 5
 RETRY_SECONDS = 1.0
 RECHECK_AT_ONCE = 16
 RECHECK_PER_SECOND = 400
+# Not every loss of a right is announced: roles on the platform are not, nor what a token claims.
+DASHBOARDS_RECHECKED_SECONDS = 60.0
 
 
 class Upkeep:
@@ -124,6 +126,12 @@ class Upkeep:
         self._changes.missed()
         self._latest.run("all", self._recheck_all)
 
+    async def recheck_dashboards(self) -> None:
+        """Check now and then whether people still belong to where they look, until cancelled."""
+        while True:
+            await asyncio.sleep(DASHBOARDS_RECHECKED_SECONDS)
+            self._latest.run("dashboards", self._recheck_dashboards)
+
     async def _refresh_tenant(self, tenant_id: str) -> None:
         # Until it answers, the limits that were known hold.
         await self._patiently(
@@ -162,8 +170,15 @@ class Upkeep:
     def _recheck_soon(self, dashboard: DashboardSession) -> None:
         self._latest.run(dashboard, lambda: self._patiently(dashboard.recheck, lambda: not dashboard.ended))
 
+    async def _recheck_dashboards(self) -> None:
+        # One whose token ends is told so, and is no stranger.
+        await self._recheck_each([each for each in self._dashboards if not each.is_expiring])
+
     async def _recheck_all(self) -> None:
-        waiting: list[AgentSession | DashboardSession] = [*self._dashboards, *self._presences.sessions()]
+        await self._recheck_each([*self._dashboards, *self._presences.sessions()])
+
+    async def _recheck_each(self, sessions: Sequence[AgentSession | DashboardSession]) -> None:
+        waiting = sessions
         while waiting and self._bus.is_connected:
             again: list[AgentSession | DashboardSession] = []
             for first in range(0, len(waiting), RECHECK_AT_ONCE):
@@ -226,4 +241,4 @@ def _revoke(session: AgentSession | DashboardSession, revoked: Revoked) -> None:
         return
     suspended = revoked.reason == "tenant_suspended"
     code = CloseCode.TENANT_SUSPENDED if suspended else CloseCode.REVOKED
-    session.connection.close(code, revoked.reason.replace("_", " "))
+    session.connection.revoke(code, revoked.reason.replace("_", " "))

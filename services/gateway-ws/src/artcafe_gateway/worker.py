@@ -131,6 +131,7 @@ async def _serve(
             gateway.previews.run(),
             gateway.directory.months.run(),
             gateway.watch_dashboards(),
+            gateway.upkeep.recheck_dashboards(),
             _gauges(gateway),
         ]
         async with _running(work, stop) as (http, reporting, *_):

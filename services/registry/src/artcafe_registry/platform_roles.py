@@ -15,7 +15,8 @@ async def change_platform_roles(
 ) -> list[str]:
     """Give a person some roles on the platform and take others; return those that they have then.
 
-    Services that run hear nothing of it, and know within seconds: nobody is remembered for longer.
+    Services that run hear nothing of it, and know within seconds: nobody is remembered for longer. Dashboards
+    that are open are looked at by their gateways once a minute.
 
     Raises: ServiceError.
     """

@@ -65,6 +65,7 @@ async def run(config: RegistryConfig, stop: asyncio.Event) -> None:
             asyncio.create_task(starting.keep_tables(dynamo, TABLES)),
             asyncio.create_task(PresenceWriter(bus, services.store, config.nats_stream_replicas).run()),
             asyncio.create_task(services.removal.run()),
+            asyncio.create_task(services.changes.run()),
             asyncio.create_task(services.publisher.allowances.run()),
         ]
         stack.push_async_callback(cancel_all, background)
