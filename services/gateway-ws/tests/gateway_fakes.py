@@ -23,7 +23,7 @@ from artcafe_common.contracts.registry import (
     TenantInfo,
 )
 from artcafe_common.envelope import build_frame, sender_field
-from artcafe_common.errors import ServiceError, unavailable
+from artcafe_common.errors import ServiceError, not_found, unavailable
 from artcafe_common.ids import MessageIds, new_ulid
 from artcafe_common.rpc import HEADER_ERROR, HEADER_ERROR_CODE
 from artcafe_common.usage import UsageCounter
@@ -422,6 +422,8 @@ class House:
         )
         self.generation = 0
         self.access: ChannelAccess = "open"
+        # Whether there are no channels any more, and none can be made.
+        self.missing = False
         self.registry_gate = asyncio.Event()
         self.registry_gate.set()
         bus.serve(RESOLVE_CHANNEL, self.resolve_channel)
@@ -430,6 +432,8 @@ class House:
         """Answer as registry does: every channel there may be is there."""
         info = ChannelInfo(channel_id=request.channel_id, name="", access=self.access, delivery="live")
         await self.registry_gate.wait()
+        if self.missing:
+            raise not_found("channel")
         return info
 
     async def _resolve(self, tenant_id: str, channel_id: str) -> None:

@@ -10,6 +10,7 @@ from gateway_fakes import House, settle
 
 from artcafe_common.contracts.registry import Changed, Grant, Limits
 from artcafe_gateway.agent_session import PATTERNS_MAX, WILDCARDS_MAX
+from artcafe_gateway.session import MISSES_BURST, MISSES_PER_SECOND
 
 
 def published(house: House, channel: str) -> list[Any]:
@@ -49,6 +50,34 @@ async def test_a_revoked_agent_publishes_nothing_more(house: House) -> None:
     send(session, type="publish", channel="c", data=3)
     await settle()
     assert published(house, "c") == []
+
+
+async def test_who_names_channels_that_there_are_not_is_held_back(house: House) -> None:
+    """Each is a question to registry, which is there for all tenants; known channels cost nothing."""
+    session, transport = house.open()
+    send(session, type="subscribe", channel="known", id="known")
+    await settle()
+    house.missing = True
+
+    async def answer_to(channel: str, id: int) -> str:
+        send(session, type="publish", channel=channel, data=1, id=id)
+        await settle()
+        answer = transport.events[-1]
+        assert answer["id"] == id
+        return str(answer.get("code", answer["type"]))
+
+    codes = [await answer_to(f"no-{number}", number) for number in range(int(MISSES_BURST) + 20)]
+    assert codes == ["not_found"] * int(MISSES_BURST) + ["resource_exhausted"] * 20
+    questions = len(house.bus.asked)
+    assert await answer_to("known", 1000) == "published"
+    house.clock.move(1 / MISSES_PER_SECOND)
+    assert await answer_to("another", 1001) == "not_found"
+    assert await answer_to("one more", 1002) == "invalid_argument"
+    assert await answer_to("one-more", 1003) == "resource_exhausted"
+    assert len(house.bus.asked) == questions + 1
+    other, transport = house.open("bob")
+    session = other
+    assert await answer_to("no-1", 1) == "not_found"
 
 
 async def test_at_a_restart_only_what_no_answer_is_expected_for_is_taken(house: House) -> None:

@@ -12,7 +12,12 @@ from artcafe_common.clock import rfc3339
 from artcafe_common.contracts.gateway import Replaced
 from artcafe_common.errors import CloseCode, unavailable
 from artcafe_gateway import presence
-from artcafe_gateway.presence import COUNT_SECONDS, FINAL_STEP, VERSIONS_PER_GENERATION
+from artcafe_gateway.presence import (
+    COUNT_SECONDS,
+    FINAL_STEP,
+    STATEMENTS_BURST,
+    VERSIONS_PER_GENERATION,
+)
 from artcafe_gateway.store import Holder, Orphan
 
 
@@ -44,6 +49,40 @@ async def test_since_when_an_agent_is_connected_is_told_while_it_is(house: House
         if subject.startswith("gateway.v1.presence.")
     ]
     assert told == [rfc3339(session.connected_at), rfc3339(session.connected_at), None]
+
+
+async def test_of_many_statements_the_newest_is_told_later(house: House) -> None:
+    """Each is a write into stream and store: what comes faster is acknowledged, and told at a tick's pace."""
+    session, transport = house.open()
+    house.announced()
+    for number in range(100):
+        session.on_text(b'{"type":"presence","status":"busy","metadata":{"n":%d}}' % number)
+    at_once = house.presence_events()
+    assert [event.metadata for event in at_once] == [{"n": n} for n in range(int(STATEMENTS_BURST))]
+    assert [event["type"] for event in transport.events] == ["presence_ack"] * 100
+    beat(house, 1)
+    beat(house, 1)
+    beat(house, 1)
+    assert [event.metadata for event in house.presence_events()] == [{"n": 99}]
+    session.on_text(b'{"type":"presence","metadata":{"n":100}}')
+    assert [event.metadata for event in house.presence_events()] == [{"n": 100}]
+
+
+async def test_a_last_statement_that_was_held_back_holds(house: House) -> None:
+    """Whoever says offline and leaves is offline, however much was said before."""
+    session, _ = house.open()
+    for _ in range(20):
+        session.on_text(b'{"type":"presence","status":"busy"}')
+    house.announced()
+    session.on_text(b'{"type":"presence","status":"offline"}')
+    assert house.announced() == []
+    beat(house, 1)
+    assert house.announced() == [("offline", "stated")]
+    session.on_text(b'{"type":"presence","status":"busy"}')
+    session.on_text(b'{"type":"presence","status":"offline"}')
+    session.connection.lost()
+    await settle()
+    assert house.announced() == [("offline", "closed")]
 
 
 async def test_when_an_agent_was_last_heard_is_told_with_its_end(house: House) -> None:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 import pytest
-from gateway_fakes import FakeClock, FakeTransport, connect, settle
+from gateway_fakes import FakeBus, FakeClock, FakeTransport, connect, settle
 
+from artcafe_common.bus import Bus
 from artcafe_common.errors import ErrorCode, ServiceError
 from artcafe_gateway.background import Background
 from artcafe_gateway.connection import End
+from artcafe_gateway.directory import Directory
 from artcafe_gateway.session import BACKLOG_PAUSE, COMMANDS_BURST, Session, Work
 
 
 class Echo(Session):
     """A session whose commands are numbers; one that ends in ``w`` waits. What was done is kept."""
 
-    def __init__(self, transport: FakeTransport, clock: FakeClock) -> None:
+    def __init__(self, transport: FakeTransport, clock: FakeClock, bus: FakeBus) -> None:
         connection, _ = connect()
-        super().__init__(connection, "t", clock, Background())
+        super().__init__(connection, "t", Directory(cast(Bus, bus), clock), clock, Background())
         self.transport = transport
         self.gate = asyncio.Event()
         self.done: list[str] = []
@@ -45,10 +48,10 @@ class Echo(Session):
 
 
 @pytest.fixture
-async def session(clock: FakeClock) -> Echo:
+async def session(clock: FakeClock, bus: FakeBus) -> Echo:
     """Give a session on a fake connection."""
     connection, transport = connect()
-    session = Echo(transport, clock)
+    session = Echo(transport, clock, bus)
     session.connection = connection
     connection.peer = session
     return session
@@ -140,7 +143,7 @@ async def test_a_flood_of_commands_closes_the_connection(session: Echo, clock: F
     assert session.transport.close_codes == [4004]
 
 
-async def test_garbage_costs_like_commands(session: Echo, clock: FakeClock) -> None:
+async def test_garbage_costs_like_commands(session: Echo, clock: FakeClock, bus: FakeBus) -> None:
     """A client cannot have errors rendered without end."""
 
     class Strict(Echo):
@@ -150,7 +153,7 @@ async def test_garbage_costs_like_commands(session: Echo, clock: FakeClock) -> N
             agent_decoder.decode(payload)
             return None
 
-    strict = Strict(session.transport, clock)
+    strict = Strict(session.transport, clock, bus)
     strict.connection = session.connection
     for _ in range(int(COMMANDS_BURST) + 1):
         strict.on_text(b"{")

@@ -305,6 +305,19 @@ async def test_a_token_with_another_role_closes_the_views_of_the_old_one(gateway
     assert (await desk.closed())[0] == 1012
 
 
+async def test_tokens_are_taken_at_a_pace(gateway: Any) -> None:
+    """Each is checked, and registry asked: one that goes on at once is refused, and stays open."""
+    world = gateway.world
+    desk = await gateway.dashboard("ann")
+    for number in range(200):
+        await desk.send(type="refresh", token=world.token("ann"), id=number)
+    await desk.expect("refreshed", id=0)
+    refused = await desk.until("error", code="resource_exhausted")
+    assert refused["retry_after"] > 0
+    await desk.send(type="ping", id="still here")
+    await desk.until("pong", id="still here")
+
+
 async def test_a_right_that_is_lost_unannounced_ends_within_a_while(
     start_gateway: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

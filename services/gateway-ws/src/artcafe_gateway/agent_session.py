@@ -12,6 +12,7 @@ from artcafe_common.contracts.subjects import channel_subject
 from artcafe_common.envelope import build_frame, sender_field
 from artcafe_common.errors import CloseCode, ErrorCode, ServiceError, invalid, permission_denied
 from artcafe_common.ids import PRESENCE_CHANNELS, MessageIds, has_wildcard, new_ulid
+from artcafe_common.quota import TokenBucket
 from artcafe_common.usage import Meter, UsageCounter
 from artcafe_gateway import metrics
 from artcafe_gateway.background import Background
@@ -37,7 +38,13 @@ from artcafe_gateway.frames import (
 from artcafe_gateway.grants import may_publish, may_subscribe
 from artcafe_gateway.names import channel_named, pattern_named
 from artcafe_gateway.outbox import Policy
-from artcafe_gateway.presence import FINAL_STEP, VERSIONS_PER_GENERATION, Presences
+from artcafe_gateway.presence import (
+    FINAL_STEP,
+    STATEMENTS_BURST,
+    STATEMENTS_PER_SECOND,
+    VERSIONS_PER_GENERATION,
+    Presences,
+)
 from artcafe_gateway.session import Session, Work
 
 logger = logging.getLogger(__name__)
@@ -72,7 +79,7 @@ class AgentSession(Session):
         clock: Clock,
         background: Background,
     ) -> None:
-        super().__init__(connection, tenant.info.tenant_id, clock, background)
+        super().__init__(connection, tenant.info.tenant_id, directory, clock, background)
         self.agent_id = agent_id
         self.fingerprint = fingerprint
         self.tenant = tenant
@@ -84,6 +91,9 @@ class AgentSession(Session):
         self.detail = "online"
         self.capabilities: list[str] | None = None
         self.metadata: dict[str, Any] | None = None
+        # Whether it has stated something of itself that was not announced yet.
+        self.untold = False
+        self._statements: TokenBucket | None = None
         self.sends_heartbeats = False
         # While `last_life` is the first of these, so many seconds since then are no silence (`presence`).
         self.excused = (0.0, 0.0)
@@ -92,7 +102,6 @@ class AgentSession(Session):
         self.counted_until = clock.monotonic()
         self._message_ids = message_ids
         self._bus = bus
-        self._directory = directory
         self._fanout = fanout
         self._presences = presences
         self._counter = counter
@@ -114,6 +123,13 @@ class AgentSession(Session):
         """Return the next version of this agent's presence; see `contracts.gateway.Presence`."""
         self._step = min(self._step + 1, FINAL_STEP - 1)
         return self.generation * VERSIONS_PER_GENERATION + self._step
+
+    def may_state(self, now: float) -> bool:
+        """Take one of the announcements that it may cause by what it states (`now`: monotonic seconds)."""
+        if self._statements is None:
+            # Most agents never state anything.
+            self._statements = TokenBucket(STATEMENTS_PER_SECOND, STATEMENTS_BURST, now)
+        return self._statements.take(now)
 
     def may_read(self, channel_id: str) -> bool | None:
         """Tell whether the agent may receive a channel; None where the channel is not known yet."""
@@ -186,7 +202,7 @@ class AgentSession(Session):
             if pattern not in self.patterns and sum(map(has_wildcard, self.patterns)) >= WILDCARDS_MAX:
                 raise ServiceError(ErrorCode.RESOURCE_EXHAUSTED, f"at most {WILDCARDS_MAX} wildcards")
         elif not pattern.startswith(PRESENCE_CHANNELS):
-            channel = await self._directory.channel(self.tenant_id, pattern, create_for=self.agent_id)
+            channel = await self.find_channel(pattern, self.agent_id)
             if not may_subscribe(channel, self.grants):
                 raise permission_denied("this agent may not receive the channel")
         if not self.ended:
@@ -252,7 +268,7 @@ class AgentSession(Session):
             # How older agents state their presence.
             self._old_presence(channel_id, command)
             return
-        channel = await self._directory.channel(self.tenant_id, channel_id, create_for=self.agent_id)
+        channel = await self.find_channel(channel_id, self.agent_id)
         if not self.takes_publish(command.id is not None):
             return
         if not may_publish(channel, self.grants):

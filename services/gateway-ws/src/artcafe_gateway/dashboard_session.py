@@ -64,6 +64,9 @@ PREVIEW_CHANGES_BURST = 30.0
 # Each question goes to every gateway, to registry, or to the store.
 QUESTIONS_PER_SECOND = 2.0
 QUESTIONS_BURST = 20.0
+# Each new token is checked, and registry asked whom it lets in.
+REFRESHES_PER_SECOND = 1.0
+REFRESHES_BURST = 20.0
 
 
 class DashboardSession(Session):
@@ -93,7 +96,7 @@ class DashboardSession(Session):
         background: Background,
         on_end: Callable[[DashboardSession], None],
     ) -> None:
-        super().__init__(connection, scope.tenant_id, clock, background)
+        super().__init__(connection, scope.tenant_id, directory, clock, background)
         self.scope = scope
         self.tenant = tenant
         self.patterns: dict[str, Policy] = {}
@@ -102,7 +105,6 @@ class DashboardSession(Session):
         self._access = access
         self._message_ids = message_ids
         self._bus = bus
-        self._directory = directory
         self._fanout = fanout
         self._previews = previews
         self._preview = previews.viewer(scope.tenant_id, scope.person.user_id, connection)
@@ -114,6 +116,7 @@ class DashboardSession(Session):
         self._sessions = sessions
         self._store = store
         self._questions = TokenBucket(QUESTIONS_PER_SECOND, QUESTIONS_BURST, clock.monotonic())
+        self._refreshes = TokenBucket(REFRESHES_PER_SECOND, REFRESHES_BURST, clock.monotonic())
         self._counter = counter
         self._on_end = on_end
         self._expiry: asyncio.TimerHandle | None = None
@@ -247,7 +250,7 @@ class DashboardSession(Session):
         channel_id = channel_named(command.channel_id, self.tenant_id)
         if len(self.patterns) >= CHANNELS_MAX and channel_id not in self.patterns:
             raise ServiceError(ErrorCode.RESOURCE_EXHAUSTED, f"at most {CHANNELS_MAX} channels")
-        await self._directory.channel(self.tenant_id, channel_id)
+        await self.find_channel(channel_id)
         if not self.ended:
             await self._fanout.subscribe(self, channel_id, "drop_newest")
         self.connection.send(
@@ -338,7 +341,7 @@ class DashboardSession(Session):
     async def _publish(self, command: PublishChannel) -> None:
         self.scope.require(Permission.MESSAGES_PUBLISH)
         channel_id = check_not_presence(channel_named(command.channel_id, self.tenant_id))
-        channel = await self._directory.channel(self.tenant_id, channel_id)
+        channel = await self.find_channel(channel_id)
         if not self.takes_publish(command.id is not None):
             return
         if channel.delivery == "durable":
@@ -359,6 +362,7 @@ class DashboardSession(Session):
         )
 
     async def _refresh(self, command: Refresh) -> None:
+        self._take(self._refreshes, "too many new tokens")
         scope = await self._access.scope(command.token, self.tenant_id)
         if scope.person.user_id != self.scope.person.user_id:
             raise invalid("the token is of another person")

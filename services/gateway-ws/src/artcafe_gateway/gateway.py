@@ -81,7 +81,9 @@ class Gateway:
         self._clock = clock
         self._draining = False
         self._background = Background()
-        self._dashboards = OpenDashboards(config.max_dashboards_per_person, config.max_dashboards_per_tenant)
+        self._dashboards = OpenDashboards(
+            config.max_dashboards_per_person, config.max_dashboards_per_tenant, clock
+        )
         self._records: dict[DashboardSession, asyncio.Task[None]] = {}
         self.directory = Directory(bus, clock)
         self.fanout = Fanout(bus, counter, clock, self._resolve)

@@ -10,16 +10,25 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TypeVar
 
+from artcafe_common.clock import Clock
 from artcafe_common.errors import ErrorCode, ServiceError
+from artcafe_common.quota import Buckets
 from artcafe_gateway.dashboard_session import DashboardSession
 
 KeyT = TypeVar("KeyT")
+
+# How quickly one person may open them: a token is checked for each, and a record written and removed. All
+# that a person may have can come back at once.
+OPENED_PER_SECOND = 2.0
+OPENED_BURST_MIN = 20
 
 
 class OpenDashboards:
     """The sessions of people, counted."""
 
-    def __init__(self, per_person: int, per_tenant: int) -> None:
+    def __init__(self, per_person: int, per_tenant: int, clock: Clock) -> None:
+        burst = max(per_person, OPENED_BURST_MIN)
+        self._openings: Buckets[tuple[str, str]] = Buckets(OPENED_PER_SECOND, burst, clock)
         self._per_person = per_person
         self._per_tenant = per_tenant
         self._sessions: set[DashboardSession] = set()
@@ -40,6 +49,8 @@ class OpenDashboards:
             raise _too_many(
                 f"your organisation has {self._per_tenant} dashboards open here, close some of them"
             )
+        if self._openings.take((tenant_id, user_id)):
+            raise _too_many("you open dashboards faster than they can be opened, wait a moment")
 
     def add(self, session: DashboardSession) -> None:
         """Note a session that has opened."""

@@ -42,6 +42,10 @@ HOUR_SECONDS = 3600
 REMEMBERED_SECONDS = 60.0
 RETRY_SECONDS = 1.0
 ANNOUNCED_AT_ONCE = 200
+# What an agent states of itself is written into the stream and the store, and nobody is billed for it. Of
+# what comes faster the newest is told, with a later tick.
+STATEMENTS_PER_SECOND = 1.0
+STATEMENTS_BURST = 10.0
 ANNOUNCE_PAUSE_SECONDS = 0.02
 # The last version of a generation: whatever its process had announced came before.
 FINAL_STEP = 999_999
@@ -152,7 +156,12 @@ class Presences:
 
     def stated(self, session: AgentSession, *, offline: bool) -> None:
         """Announce what an agent says of itself."""
-        self._announce(session, "offline" if offline else "online", "stated")
+        status: PresenceStatus = "offline" if offline else "online"
+        if session.may_state(self._clock.monotonic()):
+            self._announce(session, status, "stated")
+        else:
+            session.status = status
+            session.untold = True
 
     def closed(self, session: AgentSession, code: int) -> None:
         """Handle the end of a session's socket."""
@@ -303,6 +312,8 @@ class Presences:
     def _look_at(self, session: AgentSession, now: float) -> None:
         if now - session.counted_until > COUNT_SECONDS:
             self._count_time(session)
+        if session.untold and session.may_state(now):
+            self._announce(session, session.status, "stated")
         if session.connection.reading_paused:
             # It is this process that does not listen now.
             session.last_life = now
@@ -344,9 +355,11 @@ class Presences:
     def _announce(
         self, session: AgentSession, status: PresenceStatus, reason: str, *, always: bool = False
     ) -> None:
-        if status == session.status and reason not in ("connected", "stated") and not always:
+        known = status == session.status and not session.untold
+        if known and reason not in ("connected", "stated") and not always:
             return
         session.status = status
+        session.untold = False
         presence = Presence(
             tenant_id=session.tenant_id,
             agent_id=session.agent_id,

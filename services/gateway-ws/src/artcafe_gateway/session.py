@@ -18,11 +18,13 @@ from collections.abc import Coroutine
 import msgspec
 
 from artcafe_common.clock import Clock
+from artcafe_common.contracts.registry import ChannelInfo
 from artcafe_common.errors import CloseCode, ErrorCode, ServiceError
 from artcafe_common.quota import TokenBucket
 from artcafe_gateway import metrics
 from artcafe_gateway.background import Background
 from artcafe_gateway.connection import Connection
+from artcafe_gateway.directory import Directory
 from artcafe_gateway.frames import CommandId, error_event, undecodable
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,9 @@ logger = logging.getLogger(__name__)
 BACKLOG_PAUSE = 64
 COMMANDS_PER_SECOND = 200.0
 COMMANDS_BURST = 1000.0
+# Names of channels that there are not: each is a question to registry, which is there for all tenants.
+MISSES_PER_SECOND = 2.0
+MISSES_BURST = 200.0
 
 Work = Coroutine[None, None, None]
 
@@ -39,13 +44,22 @@ class Session:
 
     kind = "session"
 
-    def __init__(self, connection: Connection, tenant_id: str, clock: Clock, background: Background) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        tenant_id: str,
+        directory: Directory,
+        clock: Clock,
+        background: Background,
+    ) -> None:
         self.connection = connection
         self.tenant_id = tenant_id
         self.clock = clock
         self.ended = False
         self.last_life = clock.monotonic()
         self._commands = TokenBucket(COMMANDS_PER_SECOND, COMMANDS_BURST, self.last_life)
+        self._misses: TokenBucket | None = None
+        self._directory = directory
         self._background = background
         # There only once something had to wait.
         self._backlog: deque[bytes] | None = None
@@ -102,6 +116,28 @@ class Session:
         """Take one command from the connection's own rate; a client that floods is closed."""
         if not self._commands.take(self.clock.monotonic()):
             self.connection.close(code, reason)
+
+    async def find_channel(self, channel_id: str, create_for: str | None = None) -> ChannelInfo:
+        """Return a channel that the client has named; one that names what there is not is held back.
+
+        Raises: ServiceError as `Directory.channel`, also ``resource_exhausted`` with a retry hint.
+        """
+        known = self._directory.known_channel(self.tenant_id, channel_id)
+        if known is not None:
+            return known
+        now = self.clock.monotonic()
+        if self._misses is not None and (wait := self._misses.wait(now)):
+            raise ServiceError(
+                ErrorCode.RESOURCE_EXHAUSTED, "too many channels that there are not", retry_after=wait
+            )
+        try:
+            return await self._directory.channel(self.tenant_id, channel_id, create_for)
+        except ServiceError as error:
+            if error.code in (ErrorCode.NOT_FOUND, ErrorCode.RESOURCE_EXHAUSTED):
+                # Most clients never miss.
+                self._misses = self._misses or TokenBucket(MISSES_PER_SECOND, MISSES_BURST, now)
+                self._misses.take(self.clock.monotonic())
+            raise
 
     async def answer(self, work: Work, id: CommandId) -> None:
         """Await a command's work and tell the client if it fails."""
