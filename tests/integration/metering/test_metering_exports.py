@@ -11,11 +11,16 @@ from typing import Any
 import aioboto3
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from artcafe_agent.cli import main
 from artcafe_agent.cli.exits import Exit
 from artcafe_common.contracts.metering import UsageRow
+from artcafe_common.dynamo import Dynamo
 from artcafe_devstack.servers import AwsEndpoint
+from artcafe_metering.exports import EXPORTS_AT_ONCE
+from artcafe_metering.manifests import Manifests
+from artcafe_metering.rolled import USAGE_METRICS
 from artcafe_metering.signing import Signer
 
 
@@ -128,6 +133,22 @@ async def test_exports_at_once_make_one_chain_and_are_kept(
     Path(files[3]).write_bytes(Path(files[3]).read_bytes().replace(b"30", b"40"))
     assert await asyncio.to_thread(main, arguments) == Exit.FAILED
     assert "was changed" in capsys.readouterr().out
+
+
+async def test_exports_of_all_replicas_that_end_at_once_get_a_number_each(
+    aws_environment: AwsEndpoint,
+) -> None:
+    """As many as three replicas have of a tenant: none is broken off for the others."""
+    signer, number = Signer(Ed25519PrivateKey.generate()), 3 * EXPORTS_AT_ONCE
+    url, region = aws_environment.url, aws_environment.region
+    async with Dynamo.connect(region=region, endpoint_url=url, prefix="artcafe-") as dynamo:
+        await dynamo.create_tables([USAGE_METRICS])
+        replicas = [Manifests(dynamo, signer) for _ in range(3)]
+        appending = [replicas[each % 3].append("t1", f"e{each}", {}) for each in range(number)]
+        signed = await asyncio.gather(*appending)
+        chain = await replicas[0].before("t1", None, 2 * number)
+    assert [link.number for link in chain] == list(range(number, 0, -1))
+    assert {link.signed for link in chain} == set(signed)
 
 
 async def test_the_command_line_exports_and_verifies(

@@ -7,8 +7,10 @@ that the number is new, so that of two exports which end at once one goes behind
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +21,9 @@ from artcafe_common.errors import unavailable
 from artcafe_metering.rolled import USAGE_METRICS
 from artcafe_metering.signing import Signer
 
-_ATTEMPTS = 10
+# Each replica may have eight exports of a tenant, which may end at once: one after the other gets its number.
+_ATTEMPTS = 20
+_PAUSE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,8 @@ class Manifests:
     async def append(self, tenant_id: str, export_id: str, about: dict[str, Any]) -> str:
         """Number, sign and keep what there is to say about an export; return the signed manifest."""
         scope = _scope(tenant_id)
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
+            await asyncio.sleep(random.uniform(0, attempt * _PAUSE_SECONDS))
             last = await self.head(tenant_id)
             number = last.number + 1 if last else 1
             before = last.sha256 if last else None
