@@ -174,7 +174,7 @@ async def test_metadata_is_told_where_the_agent_stated_it(bus: FakeBus, view: Ag
 
 
 async def test_when_an_agent_was_last_heard_of_is_told(bus: FakeBus, view: AgentsView) -> None:
-    """Not when its change was announced; of one whose gateway has ended nothing that nobody knows."""
+    """Not when its change was announced; of one that is gone nothing that nobody has said."""
     Roll(bus, 0)
     connection, transport = connect()
     await view.watch("t", connection)

@@ -8,6 +8,7 @@ import pytest
 from gateway_fakes import House, settle
 
 from artcafe_common.bus import Bus
+from artcafe_common.clock import rfc3339
 from artcafe_common.errors import ServiceError, unavailable
 from artcafe_gateway.lease import RENEWALS, Lease
 from artcafe_gateway.store import ConnectionStore, Holder, Orphan
@@ -57,6 +58,19 @@ async def test_nobody_is_declared_dead_before_a_full_timeout_has_passed(house: H
     await lease.sweep()
     await lease.renew()
     await sweeps_after_a_full_timeout(house, lease)
+
+
+async def test_an_agent_was_last_heard_of_when_its_process_last_lived(house: House, lease: Lease) -> None:
+    """However long ago it had connected; one that came after that was heard of when it did."""
+    lived_at = house.clock.now() - 1000
+    later = Orphan("t", "bob", "C2", int((lived_at + 5) * 1000), False)
+    house.store.orphans["dead"].append(later)
+    house.store.holders["t", "bob"] = Holder("dead", "C2")
+    await lease.renew()
+    await live(house, lease, TIMEOUT + 1)
+    await lease.sweep()
+    told = [presence.last_seen for who in ("alice", "bob") for presence in house.presence_events(who)]
+    assert told == [rfc3339(lived_at), rfc3339(lived_at + 5)]
 
 
 async def test_a_process_that_renews_in_time_is_left_alone(house: House, lease: Lease) -> None:

@@ -381,7 +381,7 @@ async def test_versions_grow_over_changes_and_connections(house: House) -> None:
     await settle()
     versions = [presence.version for presence in house.presence_events()]
     assert versions == sorted(set(versions)) and len(versions) == 4
-    await house.presences.bury(Orphan("t", "alice", "C", 2, False))
+    await house.presences.bury(Orphan("t", "alice", "C", 2, False), 0.0)
     assert second.next_version() < 2 * VERSIONS_PER_GENERATION + FINAL_STEP
 
 
@@ -389,12 +389,12 @@ async def test_an_orphan_is_announced_once_and_not_if_it_came_back(house: House)
     """Whoever releases the record announces it; one that has a newer record is left alone."""
     orphan = Orphan("t", "alice", "C1", 7, False)
     house.store.holders["t", "alice"] = Holder("dead", "C1")
-    await house.presences.bury(orphan)
-    await house.presences.bury(orphan)
+    await house.presences.bury(orphan, 0.0)
+    await house.presences.bury(orphan, 0.0)
     [presence] = house.presence_events()
     assert (presence.status, presence.version) == ("offline", 7 * VERSIONS_PER_GENERATION + FINAL_STEP)
     house.store.holders["t", "alice"] = Holder("alive", "C2")
-    await house.presences.bury(orphan)
+    await house.presences.bury(orphan, 0.0)
     assert house.announced() == []
 
 

@@ -105,7 +105,7 @@ class AgentsView:
                 "version": str(presence.version),
                 "server_id": presence.server_id,
             }
-            # Of an agent whose gateway has ended nobody knows more than was known before.
+            # Where it is not said, nobody knows more of one that is gone than was known before.
             last_seen = presence.last_seen or (presence.at if presence.status != "offline" else None)
             if last_seen is not None:
                 fields["last_seen"] = last_seen

@@ -106,7 +106,7 @@ class Lease:
             if server == self._process_id or now - renewed_at < self._timeout:
                 continue
             async for orphan in self._store.orphans_of(server):
-                await self._presences.bury(orphan)
+                await self._presences.bury(orphan, renewed_at)
             await self._store.drop_lease(server)
             logger.info("dead_gateway_swept", extra={"process_id": server})
 

@@ -236,8 +236,11 @@ class Presences:
             session.end(CloseCode.REPLACED, "replaced by a newer connection")
         return False
 
-    async def bury(self, orphan: Orphan) -> None:
-        """Release and announce an agent's connection whose process is gone, unless it has come back."""
+    async def bury(self, orphan: Orphan, lived_at: float) -> None:
+        """Release and announce an agent's connection whose process is gone, unless it has come back.
+
+        `lived_at` is when that process last said that it lives (epoch seconds): until then it had the agent.
+        """
         if not await self._store.release(
             orphan.tenant_id, orphan.agent_id, orphan.connection_id, orphan.counted
         ):
@@ -252,6 +255,8 @@ class Presences:
             connection_id=orphan.connection_id,
             server_id=self._server_id,
             reason="its gateway ended",
+            # It may have come after that.
+            last_seen=rfc3339(max(lived_at, orphan.generation / 1000)),
         )
         self._gone[orphan.tenant_id, orphan.agent_id] = (self._clock.monotonic(), presence)
         self._publish(presence)

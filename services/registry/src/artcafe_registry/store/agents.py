@@ -81,7 +81,7 @@ class AgentStore(CountedStore[Agent]):
             "reason": presence.reason,
             "presence_version": presence.version,
         }
-        # Of an agent whose gateway has ended nobody knows more than was known before.
+        # Where it is not said, nobody knows more of one that is gone than was known before.
         last_seen = presence.last_seen or (presence.at if presence.status != "offline" else None)
         if last_seen is not None:
             attributes["last_seen"] = last_seen
