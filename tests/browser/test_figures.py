@@ -69,8 +69,8 @@ async def test_a_line_is_of_one_thing_in_one_organisation(tab: Tab, organisation
     await _counted(line, 5)
     await page.get_by_label("Patterns").fill("jobs")
     await page.get_by_role("button", name="Watch").click()
-    assert await line.evaluate(POINTS) < 5
     await tab.sees("Watching jobs")
+    assert await line.evaluate(POINTS) < 5
     await tab.open("#/overview", "Overview")
     await _counted(line, 5)
     await organisation.owner.call("POST", "/tenants", json={"name": "The other one"})

@@ -195,6 +195,51 @@ async def test_the_overview_counts_messages_and_is_shown_none(
     assert not [frame for frame in frames if frame["type"].startswith("topic_preview_message")]
 
 
+async def test_what_was_left_out_on_another_page_is_not_counted(tab: Tab, organisation: Organisation) -> None:
+    """What is told when a page is left, or confirmed too late for it, is not of the next one's preview."""
+    told = 0
+    late: list[str | bytes] = []
+
+    def through(socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+
+        def to_server(text: str | bytes) -> None:
+            nonlocal told
+            if json.loads(text)["type"] == "unsubscribe_topic_preview":
+                told += 1
+                while late:
+                    socket.send(late.pop())
+                dropped = {"type": "topic_preview_dropped", "reason": "counts_only", "window_ms": 900}
+                socket.send(json.dumps({**dropped, "count": 5000}))
+            server.send(text)
+
+        def to_page(text: str | bytes) -> None:
+            if json.loads(text).get("counts_only") and not told:
+                late.append(text)
+            else:
+                socket.send(text)
+
+        socket.on_message(to_server)
+        server.on_message(to_page)
+
+    await tab.page.route_web_socket("**/ws/dashboard", through)
+    await tab.enter(organisation.owner)
+    counters = tab.page.locator(".counters dd")
+    rate = tab.page.locator(".rate .big")
+    line = tab.page.locator(".live-line .line")
+    for path, heading in (("preview", "Preview"), ("overview", "Overview")):
+        await expect(line).to_have_attribute("d", re.compile("L"))
+        await tab.open(f"#/{path}", heading)
+        rates = await tab.texts_of(rate)
+        if path == "preview":
+            await tab.sees("Watching >")
+        await expect(line).to_have_attribute("d", re.compile("L.*L"))
+        assert set(await rates()) == {"0 per second"}
+        if path == "preview":
+            assert await counters.all_inner_texts() == ["0", "0"]
+    assert told == 2
+
+
 async def test_the_breakers_states_are_told(tab: Tab, organisation: Organisation) -> None:
     """Each state is said beside the figures, in the stream and on the overview, and taken back."""
     sockets: list[WebSocketRoute] = []

@@ -377,6 +377,20 @@ async def test_patterns_may_be_changed_while_watching(bus: FakeBus, previews: Pr
     assert screen.topics == ["a", "b"]
 
 
+async def test_what_was_left_out_before_a_change_is_told_before_it(
+    bus: FakeBus, clock: FakeClock, previews: Previews
+) -> None:
+    """So that nobody takes it for a part of what is watched from then on."""
+    screen = Screen(previews)
+    await screen.watch(sample=100)
+    await say(bus, "a", 50)
+    await screen.watch("b")
+    assert screen.dropped() == screen.dropped("sample") == 49
+    await say(bus, "a", 50)
+    run(previews, clock, 2.0)
+    assert screen.dropped() == 49
+
+
 async def test_every_nth_message_is_shown_beginning_with_the_first(
     bus: FakeBus, clock: FakeClock, build: Build
 ) -> None:

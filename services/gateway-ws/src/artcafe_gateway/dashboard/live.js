@@ -26,12 +26,12 @@ socket.addEventListener("frame", ({ detail: frame }) => {
 /**
  * Watch something until `signal` is aborted.
  *
- * `begin` and `end` are commands; `frame(event)` sees every event, `failed(error)` why a command was refused,
- * `gap(text)` that messages do not come through, or did not for some time. Returns a function that sends another
- * `begin`.
+ * `begin` and `end` are commands; `frame(event)` sees every event, `begun(answer)` what `begin` was answered with, before
+ * what follows it, `failed(error)` why it was refused, `gap(text)` that messages do not come through, or did not for some
+ * time. Returns a function that sends another `begin`.
  */
-export function watch({ begin, end, frame, failed = () => {}, gap = () => {}, signal }) {
-  const entry = { begin, frame, failed, gap };
+export function watch({ begin, end, frame, begun = () => {}, failed = () => {}, gap = () => {}, signal }) {
+  const entry = { begin, frame, begun, failed, gap };
   watches.add(entry);
   start(entry);
   signal.addEventListener("abort", () => {
@@ -55,7 +55,10 @@ function start(entry) {
   clearTimeout(entry.again);
   if (!entry.begin || socket.state.name !== "live") return;
   if (!socket.hears) entry.gap(SILENT);
-  socket.command(entry.begin).catch((error) => {
+  const { begin } = entry;
+  socket.command(begin).then((answer) => {
+    if (watches.has(entry) && entry.begin === begin) entry.begun(answer);
+  }, (error) => {
     // A command that was lost with its connection is sent again with the next one.
     if (socket.state.name !== "live" || !watches.has(entry)) return;
     entry.failed(error);

@@ -127,6 +127,8 @@ class Previews:
             self._settle()
             if viewer in tap.audience.viewers:
                 viewer.flush()
+                # What comes after the confirmation is of what is watched from then on.
+                viewer.tell_left()
                 _record_end(viewer, self._clock)
             viewer.bucket.rate = min(wanted.max_rate or limits.rate, limits.rate)
             viewer.bucket.burst = min(limits.burst, max(1.0, viewer.bucket.rate * 2))

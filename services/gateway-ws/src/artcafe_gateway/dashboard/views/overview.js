@@ -121,12 +121,17 @@ function monthTile(signal) {
 /** Messages per second of the whole organisation: a preview that shows none of them and only counts. */
 function trafficCard(signal) {
   const rate = rateLine("Messages per second", "all", signal);
+  // Before it is confirmed what comes is of the page before this one, which may have had a preview of its own.
+  let begun = false;
   watch({
     begin: { type: "subscribe_topic_preview", patterns: [">"], counts_only: true },
     end: { type: "unsubscribe_topic_preview" },
     frame: (frame) => {
       // What the platform itself tells of presence is nobody's message.
-      if (frame.type === "topic_preview_dropped") rate.add(frame.count - (frame.presence ?? 0));
+      if (begun && frame.type === "topic_preview_dropped") rate.add(frame.count - (frame.presence ?? 0));
+    },
+    begun: () => {
+      begun = true;
     },
     signal,
   });

@@ -45,18 +45,21 @@ export function previewView({ query, signal }) {
   const why = h("p", { class: "hint" });
   const left = new Map();
   let count = 0;
-  let another = false;
+  let another = null;
+  // Before it is confirmed what comes is of the page before this one, which had a preview of its own.
+  let begun = false;
 
   const again = watch({
     begin: wrong(asked) ? null : command(asked),
     end: { type: "unsubscribe_topic_preview" },
     frame: (frame) => {
-      if (frame.subscription === "topic_preview" && frame.type === "subscription_confirmed") confirmed(frame);
+      if (!begun) return;
       if (frame.type === "topic_preview_message") add(frame);
       if (frame.type === "topic_preview_batch") frame.messages.forEach(add);
       if (frame.type === "topic_preview_dropped") leftOut(frame);
       if (frame.type === "topic_preview_state") changed(frame);
     },
+    begun: confirmed,
     failed: ({ message }) => refused(message),
     gap: (text) => messages.note(text),
     signal,
@@ -70,11 +73,15 @@ export function previewView({ query, signal }) {
   }
 
   function confirmed(frame) {
+    begun = true;
     replace(state, ...summary(frame));
     state.classList.remove("problem");
     messages.listening();
-    if (another) messages.note(`From here on ${state.textContent.replace("Watching ", "")}`, "good");
-    another = false;
+    if (another) {
+      messages.note(`From here on ${state.textContent.replace("Watching ", "")}`, "good");
+      rate.of(watched(another));
+    }
+    another = null;
     tellState(frame.state, "");
   }
 
@@ -123,8 +130,7 @@ export function previewView({ query, signal }) {
       const problem = wrong(wanted);
       if (problem) throw new Error(problem);
       remember(wanted);
-      rate.of(watched(wanted));
-      another = true;
+      another = wanted;
       again(command(wanted));
     },
   });
