@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.async_api import Locator, expect
+from playwright.async_api import Locator, Route, expect
 
 from artcafe_devstack.devstack import DevStack
 
@@ -22,6 +22,10 @@ SELDOM = """{
 }"""
 # How many seconds of a line were counted: its points.
 POINTS = """line => (line.getAttribute("d") ?? "").split(/[ML]/).filter(Boolean).length"""
+
+# How far labels of a chart reach beyond it, in pixels.
+BEYOND = """labels => labels.map(each =>
+    each.getBoundingClientRect().right - each.closest("svg").getBoundingClientRect().right)"""
 
 
 async def _counted(line: Locator, wanted: int) -> None:
@@ -115,6 +119,55 @@ async def test_a_range_that_is_backwards_is_told_in_the_words_of_the_page(
     await page.get_by_label("To").fill(day)
     await expect(chart).to_be_visible()
     await expect(page.locator("main .problem:not(:empty)")).to_have_count(0)
+
+
+async def test_hours_have_their_day_and_little_time_its_digits(tab: Tab, organisation: Organisation) -> None:
+    """An axis has no value twice, what is little is not said to be nothing, and midnights are told apart."""
+    page = tab.page
+
+    async def two_minutes(route: Route) -> None:
+        answer = await route.fetch()
+        reply = await answer.json()
+        for figures in (reply["totals"], reply["metrics"][-1]):
+            figures["connection_seconds"] = 121.0
+        await route.fulfill(response=answer, json=reply)
+
+    await page.route("**/api/v1/usage/metrics?*", two_minutes)
+    await tab.enter(organisation.owner)
+    await tab.open("#/usage", "Usage")
+    await page.get_by_label("Show").select_option("connection_seconds")
+    chart = page.get_by_role("img", name="Connected hours by day")
+    await expect(chart.locator("text[text-anchor=end]")).to_have_text(["0", "0.02", "0.04"])
+    rows = page.get_by_role("table", name="Usage by period").get_by_role("row")
+    await expect(rows.last).to_contain_text("0.03")
+    await page.get_by_label("Divide by").select_option("hour")
+    labels = page.get_by_role("img", name="Connected hours by hour").locator("text[text-anchor=middle]")
+    await labels.first.wait_for()
+    texts = await labels.all_text_contents()
+    days = {await page.get_by_label(end, exact=True).input_value() for end in ("From", "To")}
+    assert len(texts) == len(set(texts)) and {text[:5] for text in texts} == {day[5:] for day in days}
+    # On a telephone, too, none is cut.
+    await page.set_viewport_size({"width": 390, "height": 800})
+
+    async def redrawn() -> bool:
+        return 0 < await labels.count() < len(texts)
+
+    await until(redrawn)
+    assert max(await labels.evaluate_all(BEYOND)) <= 0
+
+
+async def test_months_are_whole(tab: Tab, organisation: Organisation) -> None:
+    """Whoever divides by months sees no part of one as if it were all of it, and days again as before."""
+    page = tab.page
+    await tab.enter(organisation.owner)
+    await tab.open("#/usage", "Usage")
+    begin = page.get_by_label("From")
+    day = await begin.input_value()
+    await page.get_by_label("Divide by").select_option("month")
+    await expect(page.get_by_role("img", name="Messages by month, 12 bars")).to_be_visible()
+    assert (await begin.input_value()).endswith("-01")
+    await page.get_by_label("Divide by").select_option("day")
+    await expect(begin).to_have_value(day)
 
 
 async def test_an_empty_day_is_asked_for_and_nothing_else_is_shown(

@@ -2,6 +2,9 @@
 
 const numbers = new Intl.NumberFormat("en");
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const tenths = new Intl.NumberFormat("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const hundredths = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
+const significant = new Intl.NumberFormat("en", { maximumSignificantDigits: 2 });
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const moments = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });
 const ago = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
@@ -11,8 +14,8 @@ const SIZES = ["B", "KB", "MB", "GB", "TB"];
 /** 12,345 */
 export const number = (value) => numbers.format(value);
 
-/** 12.3K */
-export const short = (value) => compact.format(value);
+/** 12.3K, 0.025 */
+export const short = (value) => (value < 1 ? significant : compact).format(value);
 
 /** 1.5 MB (of 1000 bytes each step) */
 export function bytes(value) {
@@ -23,6 +26,13 @@ export function bytes(value) {
     step += 1;
   }
   return `${step ? size.toFixed(1) : size} ${SIZES[step]}`;
+}
+
+/** 12,345.6, 2.34, 0.03, under 0.01: so many seconds in hours */
+export function hours(seconds) {
+  const value = seconds / 3600;
+  if (value > 0 && value < 0.01) return "under 0.01";
+  return (value < 10 ? hundredths : tenths).format(value);
 }
 
 /** 14:03:07, local */

@@ -6,7 +6,8 @@ const HEIGHT = 220;
 const LEFT = 48;
 const BOTTOM = 24;
 const TOP = 12;
-const LABEL_WIDTH = 76;
+const LETTER_WIDTH = 7;
+const LABEL_APART = 41;
 /** How many series have a colour of their own (style.css). */
 export const SERIES = 6;
 
@@ -18,7 +19,7 @@ export const SERIES = 6;
 export function barChart({ name, bars, names = [], format }) {
   const drawing = h("div", {});
   const totals = bars.map((bar) => bar.parts.reduce((sum, part) => sum + part, 0));
-  const top = niceTop(Math.max(1, ...totals));
+  const top = niceTop(Math.max(0, ...totals) || 1);
   let drawn = 0;
   // Drawn at the size it is shown in, so that the words stay as large as those around it.
   new ResizeObserver(([entry]) => {
@@ -43,7 +44,8 @@ function grid(width, top, format) {
 function columns(width, top, bars) {
   const step = (width - LEFT) / Math.max(1, bars.length);
   const gap = Math.min(step * 0.24, 12);
-  const every = Math.max(1, Math.ceil(LABEL_WIDTH / step));
+  const labelWidth = LETTER_WIDTH * Math.max(0, ...bars.map((bar) => bar.label.length));
+  const every = Math.max(1, Math.ceil((labelWidth + LABEL_APART) / step));
   const scale = (HEIGHT - BOTTOM - TOP) / top;
   return bars.map((bar, i) => {
     const x = LEFT + i * step;
@@ -59,7 +61,8 @@ function columns(width, top, bars) {
       parts,
       // The whole column answers to the pointer, so that small bars can be read too.
       svg("rect", { x, y: TOP, width: step, height: HEIGHT - BOTTOM - TOP, class: "touch" }, svg("title", {}, bar.title)),
-      i % every === 0 && svg("text", { x: x + step / 2, y: HEIGHT - 6, "text-anchor": "middle" }, bar.label),
+      // One that would be cut at the edge is left out.
+      i % every === 0 && x + step / 2 + labelWidth / 2 <= width && svg("text", { x: x + step / 2, y: HEIGHT - 6, "text-anchor": "middle" }, bar.label),
     );
   });
 }
@@ -136,7 +139,7 @@ function percent(part) {
   return value > 0 && value < 1 ? "under 1 %" : `${Math.floor(value)} %`;
 }
 
-/** The next of 2, 4, 10, 20, 40, 100... that is not less: half of it is whole, too. */
+/** The next of 2, 4, 10, 20, 40, 100... that is not less: half of it is whole, too; below 1 it is 0.2, 0.4, 0.04... */
 function niceTop(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   return [2, 4, 10].map((each) => each * power).find((each) => each >= value);

@@ -3,7 +3,7 @@
 import { agents, isLost } from "../agents.js";
 import { get, path, put, remove } from "../api.js";
 import { whileThere } from "../changes.js";
-import { bytes, moment, number } from "../format.js";
+import { bytes, hours, moment, number } from "../format.js";
 import { isFinal, poll } from "../polling.js";
 import { session } from "../session.js";
 import { h, replace } from "../ui/dom.js";
@@ -165,7 +165,7 @@ function keysTable(keys, mayWrite, revoke) {
 function used(reply, agentId) {
   const group = reply.totals.groups?.find((each) => each.agent_id === agentId);
   if (!group) return h("p", { class: "hint" }, "Nothing yet.");
-  const rows = [["Published", number(group.messages)], ["Received", number(group.deliveries)], ["Data", bytes(group.bytes)], ["Connected", `${(group.connection_seconds / 3600).toFixed(1)} h`]];
+  const rows = [["Published", number(group.messages)], ["Received", number(group.deliveries)], ["Data", bytes(group.bytes)], ["Connected", `${hours(group.connection_seconds)} h`]];
   return h("dl", { class: "facts" }, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
 }
 

@@ -1,7 +1,7 @@
 // Usage: by day or hour, by agent or channel, as chart, table and file.
 
 import { get } from "../api.js";
-import { bytes, count, number, short, utcDay } from "../format.js";
+import { bytes, count, hours, number, short, utcDay } from "../format.js";
 import { poll } from "../polling.js";
 import { session } from "../session.js";
 import { barChart, meter, SERIES } from "../ui/chart.js";
@@ -14,12 +14,15 @@ import { table } from "../ui/table.js";
 const SECONDS = 30;
 const DAY_MS = 86_400_000;
 const DAYS_BY_HOUR = 7;
+const DAYS_BY_DAY = 92;
+const MONTHS = 12;
+// How each is called, written, written at the axis of the chart, and how many make one there.
 const MEASURES = {
   messages: ["Messages", number, short],
   deliveries: ["Deliveries", number, short],
   bytes: ["Data", bytes, bytes],
   api_calls: ["API calls", number, short],
-  connection_seconds: ["Connected hours", (value) => (value / 3600).toFixed(1), (value) => (value / 3600).toFixed(1)],
+  connection_seconds: ["Connected hours", hours, short, 3600],
 };
 const FIELDS = ["messages", "deliveries", "bytes_in", "bytes_out", "api_calls", "connection_seconds"];
 
@@ -80,7 +83,7 @@ export function usageView({ signal }) {
     const same = JSON.stringify([reply, measure.value]);
     if (same === drawn) return;
     drawn = same;
-    const [name, format, axis] = MEASURES[measure.value];
+    const [name, format, axis, unit = 1] = MEASURES[measure.value];
     const largest = largestGroups(reply, measure.value);
     const divided = reply.metrics.map((period) => partsOf(period, reply.group_by, largest, measure.value));
     const others = largest.length > 0 && divided.some((parts) => parts.at(-1) > 0);
@@ -91,9 +94,9 @@ export function usageView({ signal }) {
         const parts = divided[i];
         const told = [format(period[measure.value]), ...largest.map((id, nth) => `${id}: ${format(parts[nth])}`)];
         return {
-          label: label(period.start, reply.granularity),
+          label: label(period.start, reply.granularity, reply.start_date !== reply.end_date),
           title: `${period.start.slice(0, 16).replace("T", " ")} UTC: ${told.join("\n")}`,
-          parts,
+          parts: parts.map((part) => part / unit),
         };
       }),
       format: axis,
@@ -110,8 +113,7 @@ export function usageView({ signal }) {
 
   for (const control of [from, to, by, group]) {
     control.addEventListener("change", () => {
-      if (control === by && to.value && by.value === "hour" && from.value < daysBefore(to.value, DAYS_BY_HOUR - 1)) from.value = daysBefore(to.value, 1);
-      if (control === by && to.value && by.value === "day" && from.value > daysBefore(to.value, 6)) from.value = daysBefore(to.value, 29);
+      if (control === by && to.value) from.value = fitting(by.value, from.value, to.value);
       again();
     });
   }
@@ -144,7 +146,7 @@ function periodTable(reply) {
   const columns = [[`${reply.granularity === "hour" ? "Hour" : reply.granularity === "day" ? "Day" : "Month"} (UTC)`], ["Messages", "right"], ["Deliveries", "right"], ["Data", "right"], ["API calls", "right"], ["Connected h", "right"]];
   const used = [...reply.metrics].reverse().filter((period) => FIELDS.some((name) => period[name]));
   if (!used.length) return h("p", { class: "hint" }, "Nothing in this range.");
-  const cells = (period) => [number(period.messages), number(period.deliveries), bytes(period.bytes), number(period.api_calls), (period.connection_seconds / 3600).toFixed(1)];
+  const cells = (period) => [number(period.messages), number(period.deliveries), bytes(period.bytes), number(period.api_calls), hours(period.connection_seconds)];
   return table("Usage by period", columns, [
     [h("strong", {}, "All"), ...cells(reply.totals)],
     ...used.map((period) => [period.start.slice(0, reply.granularity === "hour" ? 16 : reply.granularity === "day" ? 10 : 7).replace("T", " "), ...cells(period)]),
@@ -183,4 +185,19 @@ const said = (error) => error.message.replaceAll("start_date", "“From”").rep
 
 const fileName = (reply) => `usage-${reply.tenant_id}-${reply.start_date}-${reply.end_date}.csv`;
 const daysBefore = (day, days) => new Date(Date.parse(day) - days * DAY_MS).toISOString().slice(0, 10);
-const label = (start, granularity) => (granularity === "hour" ? start.slice(11, 16) : granularity === "month" ? start.slice(0, 7) : start.slice(5, 10));
+
+/** Where a range begins that is now divided otherwise: of hours and days not too many, of months whole ones. */
+function fitting(by, from, to) {
+  const days = (Date.parse(to) - Date.parse(from)) / DAY_MS + 1;
+  if (by === "hour") return days > DAYS_BY_HOUR ? daysBefore(to, 1) : from;
+  if (by === "day") return days < DAYS_BY_HOUR || days > DAYS_BY_DAY ? daysBefore(to, 29) : from;
+  const first = new Date(to);
+  first.setUTCMonth(first.getUTCMonth() - MONTHS + 1, 1);
+  return first.toISOString().slice(0, 10);
+}
+
+/** What is written below a column; hours say their day where the range `spans` several. */
+function label(start, granularity, spans) {
+  if (granularity === "hour") return start.slice(spans ? 5 : 11, 16).replace("T", " ");
+  return granularity === "month" ? start.slice(0, 7) : start.slice(5, 10);
+}
