@@ -205,16 +205,20 @@ class Tab:
         await self.page.get_by_label("Password").fill(password or account.password)
         await self.page.get_by_role("button", name="Sign in", exact=True).last.click()
 
-    async def enter(self, account: Account, page: str = "Overview") -> None:
-        """Come as a person of one organisation who has signed in before, in this tab, and wait for a page."""
+    async def enter(self, account: Account, page: str | None = "Overview") -> None:
+        """Come as a person of one organisation who has signed in before, in this tab, and wait for a page.
+
+        Somebody of none comes to none.
+        """
         state = {"token": account.token, "email": account.email, "userId": account.user_id}
         await self.page.add_init_script(
             f"location.origin !== 'null' && (sessionStorage['artcafe.session'] ??= "
             f"{json.dumps(json.dumps(state))})"
         )
         await self.load()
-        await self.heading(page)
-        await self.live()
+        if page is not None:
+            await self.heading(page)
+            await self.live()
 
     async def live(self, timeout: float = 30_000) -> None:
         """Wait until the connection is there (milliseconds)."""

@@ -49,6 +49,21 @@ async def test_a_person_is_added_given_a_role_and_removed(
     await theirs.page.locator(".pill.stopped").wait_for()
 
 
+async def test_who_waits_to_be_added_finds_the_organisation(
+    tab: Tab, organisation: Organisation, new_account: NewAccount
+) -> None:
+    """Nothing has to be loaded again, and what they are writing meanwhile stays."""
+    page = tab.page
+    person = await new_account()
+    await tab.enter(person, page=None)
+    await page.get_by_label("Name").fill("Perhaps")
+    await organisation.add(person, "viewer")
+    await page.get_by_role("button", name="Browser test").wait_for()
+    await expect(page.get_by_label("Name")).to_have_value("Perhaps")
+    await page.get_by_role("button", name="Browser test").click()
+    await tab.heading("Overview")
+
+
 async def test_the_last_owner_cannot_leave(tab: Tab, organisation: Organisation) -> None:
     """What the server refuses is said in the dialog, and nothing is lost."""
     tab.expected.append("409")

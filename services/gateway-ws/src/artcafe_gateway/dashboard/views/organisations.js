@@ -1,10 +1,13 @@
 // Choose the organisation to work in, or make the first one.
 
 import { list, post } from "../api.js";
+import { poll } from "../polling.js";
 import { session } from "../session.js";
 import { h, replace } from "../ui/dom.js";
 import { field, form, input } from "../ui/form.js";
 import { count } from "../format.js";
+
+const LOOK_SECONDS = 5;
 
 /** `chosen()` is called when the session has an organisation. The only one is chosen by itself, unless `changing`. */
 export function organisationsView({ signal, changing, chosen }) {
@@ -23,12 +26,28 @@ export function organisationsView({ signal, changing, chosen }) {
     try {
       const { items, more } = await list("/tenants", "tenants", { signal });
       if (items.length === 1 && !changing) return choose(items[0]);
-      replace(body, items.length ? choices(items, more) : h("p", {}, "You belong to no organisation yet. Make one, or ask somebody to add you to theirs. Your id is ", h("code", {}, session.userId), "."), newOne(items.length > 0));
+      const there = h("div", { "aria-live": "polite" }, items.length ? choices(items, more) : h("p", {}, "You belong to no organisation yet. Make one, or ask somebody to add you to theirs: it appears here then. Your id is ", h("code", {}, session.userId), "."));
+      replace(body, there, newOne(items.length > 0));
       body.querySelector("button, input")?.focus();
+      if (!items.length) lookOut(there);
     } catch (error) {
       if (signal.aborted) return;
       replace(body, h("p", { class: "problem", role: "alert" }, error.message), h("button", { type: "button", onclick: load }, "Try again"));
     }
+  }
+
+  /** Whoever is added to an organisation finds it here; what they are writing meanwhile stays. */
+  function lookOut(there) {
+    const found = new AbortController();
+    poll(() => list("/tenants", "tenants", { signal }), {
+      seconds: LOOK_SECONDS,
+      signal: AbortSignal.any([signal, found.signal]),
+      show: ({ items, more }) => {
+        if (!items.length) return;
+        found.abort();
+        replace(there, choices(items, more));
+      },
+    });
   }
 
   function choices(items, more) {
