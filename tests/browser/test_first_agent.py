@@ -13,7 +13,7 @@ from playwright.async_api import expect
 
 from artcafe_devstack.devstack import DevStack
 
-from .browser_support import Organisation, Tab, until
+from .browser_support import PATIENCE_SECONDS, Organisation, Tab, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +30,9 @@ async def test_a_new_organisation_is_led_to_an_agent_that_talks(
     await dialog.get_by_label("Name").fill("Greeter")
     await dialog.get_by_label("Id", exact=True).fill("greeter")
     await dialog.get_by_role("button", name="Create agent").click()
+    # While the key is there to be saved nobody is said to have it elsewhere.
+    await expect(page.get_by_label("Agents online", exact=True)).to_contain_text("of 1")
+    await expect(page.get_by_text("It was not made on this page")).to_have_count(0)
     async with page.expect_download() as saving:
         await page.get_by_role("button", name="Download greeter.key").click()
     await (await saving.value).save_as(tmp_path / "greeter.key")
@@ -94,6 +97,32 @@ async def test_the_first_steps_follow_what_is_done_elsewhere(
             return await steps.get_by_text("Good morning").count() > 0
 
         await until(heard)
+
+
+async def test_the_first_agent_says_what_is_refused(
+    tab: Tab, organisation: Organisation, tmp_path: Path
+) -> None:
+    """Where it may not use the channel its program says so, rather than nothing."""
+    page = tab.page
+    channel = {"name": "Hello", "channel_id": "hello", "access": "members"}
+    await organisation.call("POST", "/channels", json=channel)
+    key = await organisation.create_agent("greeter")
+    (tmp_path / "greeter.key").write_bytes(key.private_bytes())
+    await tab.enter(organisation.owner)
+    await tab.open("#/agents/greeter", "Greeter")
+    await page.get_by_text("Lines to start this agent").click()
+    program = page.locator("figure.code", has_text="Save as greeter_agent.py").locator("pre")
+    (tmp_path / "greeter_agent.py").write_text(await program.inner_text())
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "greeter_agent.py", cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert running.stdout is not None
+        said = await asyncio.wait_for(running.stdout.readline(), PATIENCE_SECONDS)
+        assert b"may not receive the channel" in said
+    finally:
+        running.terminate()
+        await running.wait()
 
 
 async def _start_and_hear(tab: Tab, agent_id: str, folder: Path) -> None:

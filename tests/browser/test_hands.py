@@ -16,6 +16,8 @@ from artcafe_devstack.devstack import DevStack
 from .browser_support import Account, Organisation, Tab, until
 
 CHANGES = 12
+# The mark's width, and its distance from what it is around.
+MARK_PIXELS = 5
 SELECT = "element => getSelection().selectAllChildren(element)"
 SELECTED = "getSelection().toString()"
 
@@ -220,6 +222,31 @@ async def test_escape_does_not_throw_a_private_key_away(tab: Tab, organisation: 
         await save.click()
     await page.get_by_role("button", name="Done").click()
     await tab.heading("Greeter")
+
+
+async def test_the_mark_of_the_focus_lies_over_no_text(tab: Tab, organisation: Organisation) -> None:
+    """What is said above a button that has the focus, and below a field that has it, can be read."""
+    page = tab.page
+    tab.expected.append("status of 400")
+    await tab.enter(organisation.owner)
+    await tab.open("#/usage", "Usage")
+    day = page.get_by_label("From")
+    await day.fill("2020-01-01")
+    await _apart(day, page.get_by_text("a range by day has at most 366 days"))
+    await tab.open("#/agents", "Agents")
+    await page.get_by_role("button", name="New agent").click()
+    await page.get_by_role("dialog").get_by_label("Name").fill("Greeter")
+    await page.get_by_role("button", name="Create agent").click()
+    save = page.get_by_role("button", name="Download greeter.key")
+    await _apart(page.get_by_text("With this key programs act as"), save)
+
+
+async def _apart(above: Locator, below: Locator) -> None:
+    """Expect room between two elements for the mark of the focus."""
+    await below.wait_for()
+    upper, lower = await above.bounding_box(), await below.bounding_box()
+    assert upper is not None and lower is not None
+    assert lower["y"] - upper["y"] - upper["height"] >= MARK_PIXELS
 
 
 async def test_escape_does_not_sign_out(tab: Tab, organisation: Organisation) -> None:

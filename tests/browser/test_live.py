@@ -53,6 +53,22 @@ async def test_messages_are_shown_paused_filtered_and_never_run(
         await expect(rows.locator("visible=true")).to_have_count(1)
 
 
+async def test_publishing_again_and_again_covers_nothing(tab: Tab, organisation: Organisation) -> None:
+    """It is told once at a time; a message that is open names its sender in full."""
+    page = tab.page
+    await organisation.call("POST", "/channels", json={"name": "Jobs", "channel_id": "jobs"})
+    await tab.enter(organisation.owner)
+    await tab.open("#/channels/jobs", "Jobs")
+    await tab.sees("Waiting for messages")
+    rows = page.locator(".messages > li")
+    for count in range(1, 4):
+        await page.get_by_role("button", name="Publish").click()
+        await expect(rows).to_have_count(count)
+        await expect(page.locator(".notice > span")).to_have_text(["Published"])
+    await rows.first.locator("summary").click()
+    await expect(rows.first.locator(".facts")).to_contain_text(f"user:{organisation.owner.user_id}")
+
+
 async def test_two_tabs_see_the_same_and_one_publishes(
     new_tab: Callable[..., Awaitable[Tab]], organisation: Organisation
 ) -> None:

@@ -160,6 +160,8 @@ function row(message, withChannel) {
 function inside(message) {
   const pretty = message.truncated ? message.data : JSON.stringify(message.data, null, 2) ?? "null";
   const facts = [["Message", message.id], ["Published", message.at]];
+  // In the line above it may be cut.
+  if (!message.path) facts.unshift(["From", message.from]);
   if (message.size !== undefined) facts.push(["Size", bytes(message.size)]);
   if (message.path) facts.push(["Kind", message.path.kind]);
   return h(

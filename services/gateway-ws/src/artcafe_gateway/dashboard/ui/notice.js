@@ -5,7 +5,8 @@ import { h } from "./dom.js";
 const SECONDS = 6;
 
 /**
- * Tell something; `kind` is "good", "bad" or "info". Failures stay until they are dismissed.
+ * Tell something; `kind` is "good", "bad" or "info". Failures stay until they are dismissed. What is told again takes
+ * the place of what was told before, or a few of them would lie over the button that was pressed.
  *
  * While a dialog is open that is told in it: nothing outside it can be used or is read out.
  */
@@ -14,7 +15,9 @@ export function notice(text, kind = "info") {
   const item = h("div", { class: `notice ${kind}` }, h("span", {}, text), close);
   close.addEventListener("click", () => item.remove());
   const dialog = [...document.querySelectorAll("dialog[open]")].at(-1);
-  (dialog?.querySelector(":scope > .notices") ?? document.getElementById("notices")).append(item);
+  const place = dialog?.querySelector(":scope > .notices") ?? document.getElementById("notices");
+  for (const told of [...place.children]) if (told.isEqualNode(item)) told.remove();
+  place.append(item);
   if (kind !== "bad") setTimeout(() => item.remove(), SECONDS * 1000);
 }
 

@@ -24,6 +24,7 @@ export function firstSteps({ signal }) {
   let shown = "";
   let lines = "";
   let heard = null;
+  let handingOut = false;
 
   const listen = watch({
     begin: null,
@@ -49,13 +50,17 @@ export function firstSteps({ signal }) {
   }
 
   async function makeAgent() {
+    // The agent is told of before its key is saved: nothing is said of that until it is.
+    handingOut = true;
     const created = await createAgent();
-    if (!created) return;
-    agentId = created.agent.agent_id;
-    known = false;
-    if (created.private_key) await showPrivateKey(agentId, created.private_key);
+    if (created) {
+      agentId = created.agent.agent_id;
+      known = false;
+      if (created.private_key) await showPrivateKey(agentId, created.private_key);
+    }
+    handingOut = false;
     draw();
-    goOn();
+    if (created) goOn();
   }
 
   /** The button that was pressed is gone: whoever has no pointer goes on with the next step. */
@@ -84,6 +89,7 @@ export function firstSteps({ signal }) {
   }
 
   function draw() {
+    if (handingOut) return;
     // One that somebody has deleted meanwhile is no step.
     if (known && !agents.all.has(agentId)) agentId = null;
     agentId ??= agents.all.keys().next().value ?? null;
@@ -122,7 +128,7 @@ export function firstSteps({ signal }) {
     }
     keep(steps[2].querySelector(".wait"), online ? `${online.id} is online.` : agentId ? `Waiting for ${agentId} to connect…` : "");
     keep(steps[3], h("h3", {}, "Hear it talk"), heard
-      ? h("div", { role: "status" }, h("p", {}, h("strong", {}, heard.from), " says ", h("code", {}, JSON.stringify(heard.data))), h("p", {}, h("a", { class: "button primary", href: `#/channels/${FIRST_CHANNEL}` }, "Answer it")))
+      ? h("div", { class: "heard", role: "status" }, h("p", {}, h("strong", {}, heard.from), " says ", h("code", {}, JSON.stringify(heard.data))), h("p", {}, h("a", { class: "button primary", href: `#/channels/${FIRST_CHANNEL}` }, "Answer it")))
       : h("p", {}, "What it says in the channel appears here."));
   }
 

@@ -93,6 +93,8 @@ async def main():
         await send(type="publish", channel="${FIRST_CHANNEL}", data={"text": "Hello, I am ${agentId}."})
         async for text in socket:
             event = json.loads(text)
+            if event["type"] == "error":
+                print(event["message"], flush=True)
             if event["type"] != "message":
                 continue
             print(event["from"], event["data"], flush=True)
