@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from artcafe_metering import signing
 from artcafe_metering.signing import Signer, retired_keys
 
 
@@ -54,3 +56,14 @@ def test_derived_keys_are_the_same_for_a_key_and_a_purpose_only(tmp_path: Path) 
     assert len(derived) == 32
     assert signer(tmp_path, "first").derive("a") == derived
     assert len({derived, first.derive("b"), signer(tmp_path, "second").derive("a")}) == 3
+
+
+def test_a_replica_that_was_killed_over_the_key_stops_no_other(tmp_path: Path) -> None:
+    """In containers all have the same number of a process; the first key that is made holds for all."""
+    path = tmp_path / "shared.pem"
+    path.with_name(f"{path.name}.{os.getpid()}").touch()
+    first = signer(tmp_path, "shared").jwk
+    # As one does that has found no key, either, a moment before.
+    signing._make(path)
+    assert signer(tmp_path, "shared").jwk == first
+    assert path.stat().st_mode & 0o077 == 0
