@@ -7,6 +7,8 @@ deeper in the program, or whoever receives it, does not. So it is looked at befo
 from __future__ import annotations
 
 import re
+from itertools import accumulate
+from operator import sub
 
 from artcafe_common.errors import invalid
 
@@ -20,6 +22,10 @@ _STRING_RE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _LONG_NUMBER_RE = re.compile(rb"(?<![0-9])[0-9]{%d}" % (DIGITS_MAX + 1))
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _OTHERS = bytes(set(range(256)) - set(b"[]{}"))
+_UPS = bytes.maketrans(b"]", b" ")
+_DOWNS = bytes.maketrans(b"[", b" ")
+# After so many levels little is left of what is no attack.
+_TURNS = 4
 
 
 def check_bounds(data: bytes, what: str) -> None:
@@ -45,10 +51,17 @@ def deeper_than(data: bytes, limit: int) -> bool:
     if data.count(b"[") + data.count(b"{") <= limit:
         return False
     brackets = _STRING_RE.sub(b"", data).translate(_BRACKETS, _OTHERS)
-    for _ in range(limit):
+    turns = min(limit, _TURNS)
+    for _ in range(turns):
         # Each turn takes the innermost level away.
         outer = brackets.replace(b"[]", b"")
         if len(outer) == len(brackets):
-            break
+            return bool(brackets)
         brackets = outer
-    return bool(brackets)
+    if not brackets or turns == limit:
+        return bool(brackets)
+    # Going on like that would read data of many deep things as often as they are deep. Now the way up and down
+    # is followed from turn to turn, of which there are few by now.
+    ups = accumulate(map(len, brackets.translate(_UPS).split()))
+    downs = accumulate(map(len, brackets.translate(_DOWNS).split()), initial=0)
+    return max(map(sub, ups, downs), default=0) > limit - turns
