@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import re
 import shlex
 import sys
@@ -15,7 +16,7 @@ from sdk_rest import RestPeer
 
 from artcafe_agent.cli import build_parser, main
 from artcafe_agent.cli.exits import Exit
-from artcafe_agent.cli.output import as_text, record, table
+from artcafe_agent.cli.output import as_text, json_text, record, table
 
 Capture = pytest.CaptureFixture[str]
 
@@ -157,6 +158,16 @@ def test_terminal_is_safe_from_what_others_wrote(hostile: str) -> None:
     """Escape sequences, line breaks and tricks with the writing direction are shown, not obeyed."""
     for value in (hostile, [hostile], {"k": hostile}):
         assert all(each.isprintable() for each in as_text(value))
+
+
+@pytest.mark.parametrize("value", ["\x1b[31m", "\x9b31m", "\x7f", "\u202egnp.exe", "\U000e0041", "ü 日本 😀"])
+def test_json_says_nothing_to_a_terminal(value: str) -> None:
+    """Programs read what was written; a terminal is shown no control character, as JSON may hold them."""
+    for indent in (None, 2):
+        text = json_text({"name": [value]}, indent)
+        assert all(each.isprintable() or each == "\n" for each in text)
+        assert json.loads(text) == {"name": [value]}
+    assert "日本 😀" in json_text("日本 😀")
 
 
 @pytest.mark.parametrize(

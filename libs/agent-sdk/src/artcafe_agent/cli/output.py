@@ -27,6 +27,12 @@ def as_text(value: Any) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Return a value for programs; JSON itself escapes only some of what a terminal obeys."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return "".join(each if each.isprintable() or each == "\n" else _escaped(each) for each in text)
+
+
 def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """Return rows as an aligned table under a heading; ``columns`` are the fields to show."""
     lines = [[name.upper().replace("_", " ") for name in columns]]
@@ -54,11 +60,11 @@ class Output:
 
     def result(self, value: Any, text: str) -> None:
         """Print a result: ``value`` as JSON, or ``text``."""
-        print(json.dumps(value, indent=2, ensure_ascii=False) if self.as_json else text, file=self._stdout)
+        print(json_text(value, indent=2) if self.as_json else text, file=self._stdout)
 
     def line(self, value: Any, text: str) -> None:
         """Print one of many results at once: ``value`` as one line of JSON, or ``text``."""
-        print(json.dumps(value, ensure_ascii=False) if self.as_json else text, file=self._stdout, flush=True)
+        print(json_text(value) if self.as_json else text, file=self._stdout, flush=True)
 
     def note(self, text: str) -> None:
         """Tell the person something that is not the result."""
@@ -67,6 +73,10 @@ class Output:
     def error(self, text: str) -> None:
         """Tell what went wrong, in one line."""
         print(f"artcafe: {as_text(text)}", file=self._stderr, flush=True)
+
+
+def _escaped(each: str) -> str:
+    return f"\\u{ord(each):04x}" if ord(each) < 0x10000 else json.dumps(each)[1:-1]
 
 
 def _width(text: str) -> int:
