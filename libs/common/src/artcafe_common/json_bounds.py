@@ -60,8 +60,8 @@ def deeper_than(data: bytes, limit: int) -> bool:
         brackets = outer
     if not brackets or turns == limit:
         return bool(brackets)
-    # Going on like that would read data of many deep things as often as they are deep. Now the way up and down
-    # is followed from turn to turn, of which there are few by now.
+    # Going on like that would read data of many deep things as often as they are deep. The way up and down is
+    # followed from turn to turn instead, of which there are few by now.
     ups = accumulate(map(len, brackets.translate(_UPS).split()))
     downs = accumulate(map(len, brackets.translate(_DOWNS).split()), initial=0)
     return max(map(sub, ups, downs), default=0) > limit - turns
