@@ -56,15 +56,8 @@ async def read_anew(sender: Any, until: Any) -> None:
     await until(done)
 
 
-async def test_a_batch_that_alone_is_refused_is_put_aside_and_counts_once_when_it_is_put_back(
-    sender: Any, replica_of: Any, store: Any, batch_of: Any, until: Any, impatient: None
-) -> None:
-    """Only the rows of the tenant whose counters refuse them are; in between neither lost nor twice."""
-    before = DEAD._value.get()
-    spoilt = keys.month_key("bad", batch_of("s1", 1).hour.date())
-    await store.redis.set(spoilt, "no hash")
-    await replica_of()
-    await sender.batch("s1", 1, *SPOILT)
+async def send_until_buried(sender: Any, until: Any) -> int:
+    """Send more of ``s1`` until its first batch, being the only one refused, is put aside; count all."""
     seq = 1
 
     async def one_more() -> int:
@@ -74,6 +67,19 @@ async def test_a_batch_that_alone_is_refused_is_put_aside_and_counts_once_when_i
         return await buried(sender)
 
     await until(one_more, 1)
+    return seq
+
+
+async def test_a_batch_that_alone_is_refused_is_put_aside_and_counts_once_when_it_is_put_back(
+    sender: Any, replica_of: Any, store: Any, batch_of: Any, until: Any, impatient: None
+) -> None:
+    """Only the rows of the tenant whose counters refuse them are; in between neither lost nor twice."""
+    before = DEAD._value.get()
+    spoilt = keys.month_key("bad", batch_of("s1", 1).hour.date())
+    await store.redis.set(spoilt, "no hash")
+    await replica_of()
+    await sender.batch("s1", 1, *SPOILT)
+    seq = await send_until_buried(sender, until)
     await until(sender.unacknowledged, 0)
     assert await store.messages("t1") == seq
     message = await sender.bus.jetstream().get_msg("USAGE_DEAD", 1)
@@ -205,15 +211,7 @@ async def test_what_may_have_been_counted_too_long_ago_stays(
     await store.redis.set(spoilt, "no hash")
     await replica_of()
     await sender.batch("s1", 1, *SPOILT)
-    seq = 1
-
-    async def one_more() -> int:
-        nonlocal seq
-        seq += 1
-        await sender.batch("s1", seq)
-        return await buried(sender)
-
-    await until(one_more, 1)
+    await send_until_buried(sender, until)
     await store.redis.delete(spoilt)
     later = time.time() + 16 * 86_400
     assert (await put_back(sender, really=False, now=later))[-1].startswith("1 can be put back")
