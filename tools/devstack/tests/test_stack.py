@@ -223,7 +223,9 @@ def test_a_folder_in_use_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_missing_tool_is_one_clear_line(tmp_path: Path) -> None:
     """What is missing is named together with what installs it."""
-    done = _run(tmp_path / "state", env={"ARTCAFE_EMULATOR_PYTHON": "/nowhere/python"})
+    done = _run(
+        tmp_path / "state", "--port", str(free_port()), env={"ARTCAFE_EMULATOR_PYTHON": "/nowhere/python"}
+    )
     assert done.returncode == 1
     assert done.stderr == "artcafe: ARTCAFE_EMULATOR_PYTHON names no file: /nowhere/python\n"
 
