@@ -80,6 +80,22 @@ async def test_who_names_channels_that_there_are_not_is_held_back(house: House) 
     assert await answer_to("no-1", 1) == "not_found"
 
 
+async def test_names_in_a_command_cost_as_well(house: House) -> None:
+    """A frame may hold a hundred: who subscribes to them and leaves them over and over is closed."""
+    session, transport = house.open()
+    names = [f"agents.presence.p{number}" for number in range(100)]
+    for _ in range(9):
+        # As an agent that comes back with all that it may have.
+        send(session, type="subscribe", channels=names)
+        await settle(400)
+        names = [f"{name}x" for name in names]
+    assert transport.close_codes == [] and len(session.patterns) == 900
+    for _ in range(20):
+        send(session, type="subscribe", channels=list(session.patterns)[:100])
+        await settle(400)
+    assert transport.close_codes == [4004]
+
+
 async def test_at_a_restart_only_what_no_answer_is_expected_for_is_taken(house: House) -> None:
     """The client repeats what was not acknowledged, so that must not have happened."""
     session, _ = house.open()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any, cast
 
 import pytest
@@ -13,7 +14,7 @@ from nats.errors import FlushTimeoutError
 
 from artcafe_common.bus import Bus
 from artcafe_common.errors import ErrorCode, ServiceError, not_found, unavailable
-from artcafe_common.ids import new_ulid
+from artcafe_common.ids import new_ulid, tokens_match
 from artcafe_common.usage import UsageCounter
 from artcafe_gateway import fanout as fanout_module
 from artcafe_gateway import metrics
@@ -125,6 +126,49 @@ async def test_overlapping_patterns_deliver_once(hall: Hall, patterns: tuple[str
         assert await hall.fanout.unsubscribe(session, pattern)
         await hall.say("c.a", pattern)
     assert session.got == [1, *patterns[:-1]]
+
+
+async def test_what_patterns_cost_does_not_multiply(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session with many patterns over the same channels leaves one without comparing each with each."""
+    compared = 0
+
+    def counted(wanted: Sequence[str], given: Sequence[str]) -> bool:
+        nonlocal compared
+        compared += 1
+        return tokens_match(wanted, given)
+
+    monkeypatch.setattr(fanout_module, "tokens_match", counted)
+    session = FakeSession()
+    others = [f"other.{number}.>" for number in range(40)]
+    over = [".".join(tokens) + ".>" for tokens in product("a*", repeat=5)]
+    channels = [f"a.a.a.a.a.c{number}" for number in range(10)]
+    await hall.join(session, *others, *over)
+    for channel in channels:
+        await hall.say(channel, channel)
+    compared = 0
+    for pattern in over[:-1]:
+        assert await hall.fanout.unsubscribe(session, pattern)
+    # For each pattern and channel: whose the channel was, whose it is, and into whose route it is put.
+    assert compared <= 4 * len(over) * len(channels) * (len(others) + 1)
+    for channel in channels:
+        await hall.say(channel, "still here")
+    assert session.got == [*channels, *["still here"] * len(channels)]
+
+
+async def test_subscribing_again_changes_the_policy_alone(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the session is already nothing is looked for."""
+    session = FakeSession()
+    await hall.join(session, "a.*", "a.b")
+    await hall.say("a.b", 1)
+    monkeypatch.setattr(hall.fanout, "_place", None)
+    await hall.fanout.subscribe(session, "a.*", "drop_oldest")
+    await hall.say("a.b", 2)
+    assert session.got == [1, 2]
+    assert session.patterns == {"a.*": "drop_oldest", "a.b": "disconnect"}
+    [route] = hall.fanout._subjects["t", "a.*"].routes.values()
+    assert route.receivers == {session.connection: "drop_oldest"}
 
 
 async def test_a_pattern_that_goes_leaves_its_channels_to_the_next(hall: Hall) -> None:

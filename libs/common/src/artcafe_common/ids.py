@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 
 from artcafe_common.errors import ErrorCode, ServiceError, permission_denied
@@ -90,8 +91,11 @@ def check_pattern(value: str) -> str:
 
 def pattern_matches(pattern: str, channel_id: str) -> bool:
     """Tell whether a channel id lies under a pattern, comparing whole tokens as NATS does."""
-    wanted = pattern.split(".")
-    given = channel_id.split(".")
+    return tokens_match(pattern.split("."), channel_id.split("."))
+
+
+def tokens_match(wanted: Sequence[str], given: Sequence[str]) -> bool:
+    """Tell the same of the tokens of a pattern and of a channel id, for whoever has them already."""
     for position, token in enumerate(wanted):
         if token == ">":
             return len(given) > position

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from artcafe_common.bus import Bus
@@ -53,6 +54,9 @@ PATTERNS_MAX = 1000
 # Each is compared with every channel that messages come from.
 WILDCARDS_MAX = 100
 NAMES_MAX = 1000
+# What the names in a command that subscribes or unsubscribes cost beside the command, in commands.
+NAME_COST = 0.5
+WILDCARD_COST = 1.0
 
 
 class AgentSession(Session):
@@ -316,9 +320,7 @@ class AgentSession(Session):
     async def _subscribe_each(self, command: Subscribe) -> None:
         if command.since is not None:
             raise later("durable channels")
-        for name in names_of(command):
-            if self.ended:
-                return
+        for name in self._paid(names_of(command)):
             try:
                 pattern = await self.subscribe_to(name, command.policy)
             except ServiceError as error:
@@ -331,9 +333,20 @@ class AgentSession(Session):
         return self.answer(self._unsubscribe_each(command), command.id)
 
     async def _unsubscribe_each(self, command: Unsubscribe) -> None:
-        for name in names_of(command):
+        for name in self._paid(names_of(command)):
             await self._fanout.unsubscribe(self, pattern_named(name, self.tenant_id))
             self.connection.send(event("unsubscribed", command.id, channel=name))
+
+    def _paid(self, names: list[str]) -> Iterator[str]:
+        """Yield the names in a command as far as they are paid for."""
+        for number, name in enumerate(names):
+            if has_wildcard(name):
+                self.spend_command(count=WILDCARD_COST)
+            elif number:
+                self.spend_command(count=NAME_COST)
+            if self.connection.closing:
+                return
+            yield name
 
     def _heartbeat(self, command: Heartbeat) -> None:
         self.sends_heartbeats = True

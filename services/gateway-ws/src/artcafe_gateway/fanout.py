@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 from nats.aio.subscription import Subscription as NatsSubscription
@@ -24,7 +24,7 @@ from artcafe_common.clock import Clock
 from artcafe_common.contracts.subjects import channel_of, channel_subject
 from artcafe_common.envelope import data_size, message_id_of
 from artcafe_common.errors import ErrorCode, ServiceError
-from artcafe_common.ids import PRESENCE_CHANNELS, has_wildcard, pattern_matches
+from artcafe_common.ids import PRESENCE_CHANNELS, has_wildcard, pattern_matches, tokens_match
 from artcafe_common.usage import UsageCounter
 from artcafe_gateway import metrics, wire
 from artcafe_gateway.background import Background
@@ -72,9 +72,9 @@ class Fanout:
         self._clock = clock
         self._resolve = resolve
         self._subjects: dict[tuple[str, str], _Subject] = {}
-        # Those with wildcards by tenant, and how many of them a session is on.
+        # Those with wildcards by tenant, and which of them a session is on, in its order, with their tokens.
         self._wild: dict[str, set[_Subject]] = {}
-        self._wild_patterns: dict[Receiver, int] = {}
+        self._wild_patterns: dict[Receiver, dict[str, list[str]]] = {}
         self._dirty: list[Route] = []
         self._background = Background()
         # Message id -> the connection that did not want to hear its own message, and until when that is kept.
@@ -117,11 +117,15 @@ class Fanout:
             metrics.SUBSCRIPTIONS.set(len(self._subjects))
             # Not by this session's task: it may end while others have come to wait as well.
             self._background.spawn(self._open(subject))
-        if subject.wild and pattern not in session.patterns:
-            self._wild_patterns[session] = self._wild_patterns.get(session, 0) + 1
-        session.patterns[pattern] = policy
-        subject.sessions[session] = None
-        self._place(session, subject)
+        if pattern in session.patterns:
+            session.patterns[pattern] = policy
+            _set_policy(session, subject, policy)
+        else:
+            if subject.wild:
+                self._wild_patterns.setdefault(session, {})[pattern] = pattern.split(".")
+            session.patterns[pattern] = policy
+            subject.sessions[session] = None
+            self._place(session, subject)
         error = await asyncio.shield(subject.opening)
         if error is not None:
             raise error
@@ -196,17 +200,29 @@ class Fanout:
     def _detach(self, session: Receiver, pattern: str) -> NatsSubscription | None:
         """Take a session off a pattern; returns the NATS subscription that nobody needs any more."""
         subject = self._subjects[session.tenant_id, pattern]
+        wild = self._wild_patterns.get(session, {})
+        others = [
+            self._subjects[session.tenant_id, other]
+            for other in (session.patterns if subject.wild else wild)
+            if other != pattern
+        ]
+        # Channels that the session had by the pattern that goes may fall to others of its patterns. Each is
+        # looked at once, however many patterns it lies under.
+        falling = {
+            channel_id
+            for channel_id in {route.channel_id for other in others for route in other.routes.values()}
+            if pattern_matches(pattern, channel_id) and self._first_match(session, channel_id) == pattern
+        }
         del session.patterns[pattern]
         if subject.wild:
-            left = self._wild_patterns.pop(session) - 1
-            if left:
-                self._wild_patterns[session] = left
+            del wild[pattern]
+            if not wild:
+                del self._wild_patterns[session]
         nats = self._take_off(session, subject)
-        # Channels of the pattern that has gone may fall to others of the session.
-        if subject.wild or session in self._wild_patterns:
-            for other in session.patterns:
-                if subject.wild or has_wildcard(other):
-                    self._place(session, self._subjects[session.tenant_id, other])
+        for channel_id in falling:
+            taker = self._first_match(session, channel_id)
+            if taker is not None:
+                self._place(session, self._subjects[session.tenant_id, taker], channel_id)
         return nats
 
     def _take_off(self, session: Receiver, subject: _Subject) -> NatsSubscription | None:
@@ -228,9 +244,14 @@ class Fanout:
                 del self._wild[subject.tenant_id]
         metrics.SUBSCRIPTIONS.set(len(self._subjects))
 
-    def _place(self, session: Receiver, subject: _Subject) -> None:
-        """Put a session into those routes of a subject that it belongs to now, and out of the others."""
+    def _place(self, session: Receiver, subject: _Subject, channel_id: str | None = None) -> None:
+        """Put a session into those routes of a subject that it belongs to now, and out of the others.
+
+        Only into that of one channel where it is given.
+        """
         for name, route in list(subject.routes.items()):
+            if channel_id not in (None, route.channel_id):
+                continue
             if route.receivers is None:
                 # It is being filled, and will be with what holds then.
                 continue
@@ -254,9 +275,18 @@ class Fanout:
         if session not in subject.sessions:
             return False
         # Without wildcards a session has just one pattern for a channel.
-        if session in self._wild_patterns and _first_match(session.patterns, channel_id) != subject.pattern:
+        if session in self._wild_patterns and self._first_match(session, channel_id) != subject.pattern:
             return False
         return session.may_read(channel_id)
+
+    def _first_match(self, session: Receiver, channel_id: str) -> str | None:
+        """Return the first of a session's patterns under which a channel lies."""
+        given = channel_id.split(".")
+        wild = self._wild_patterns.get(session, {})
+        first = next((pattern for pattern, wanted in wild.items() if tokens_match(wanted, given)), None)
+        if channel_id not in session.patterns:
+            return first
+        return next(pattern for pattern in session.patterns if pattern in (first, channel_id))
 
     def _drop_route(self, subject: _Subject, name: bytes) -> None:
         route = subject.routes.get(name)
@@ -405,8 +435,11 @@ class Fanout:
         route.bytes_out += size
 
 
-def _first_match(patterns: Iterable[str], channel_id: str) -> str | None:
-    for pattern in patterns:
-        if pattern == channel_id or (has_wildcard(pattern) and pattern_matches(pattern, channel_id)):
-            return pattern
-    return None
+def _set_policy(session: Receiver, subject: _Subject, policy: Policy) -> None:
+    """Have another policy for a session where it is."""
+    for route in subject.routes.values():
+        if session.connection.agent_id is None:
+            if session in route.watchers:
+                route.watchers[session] = policy
+        elif route.receivers is not None and session.connection in route.receivers:
+            route.receivers[session.connection] = policy

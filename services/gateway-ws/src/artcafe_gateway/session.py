@@ -112,9 +112,11 @@ class Session:
         metrics.COMMAND_ERRORS.labels(error.code).inc()
         self.connection.send(error_event(error, id))
 
-    def spend_command(self, code: int = CloseCode.RATE, reason: str = "too many commands") -> None:
-        """Take one command from the connection's own rate; a client that floods is closed."""
-        if not self._commands.take(self.clock.monotonic()):
+    def spend_command(
+        self, code: int = CloseCode.RATE, reason: str = "too many commands", *, count: float = 1.0
+    ) -> None:
+        """Take one command, or so many, from the connection's own rate; a client that floods is closed."""
+        if not self._commands.take(self.clock.monotonic(), count):
             self.connection.close(code, reason)
 
     async def find_channel(self, channel_id: str, create_for: str | None = None) -> ChannelInfo:
