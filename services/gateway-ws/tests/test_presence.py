@@ -385,6 +385,17 @@ async def test_versions_grow_over_changes_and_connections(house: House) -> None:
     assert second.next_version() < 2 * VERSIONS_PER_GENERATION + FINAL_STEP
 
 
+async def test_an_agent_whose_release_was_repeated_is_offline_all_the_same(house: House) -> None:
+    """The repeated one finds the record released already: nobody else holds the agent, so it has gone."""
+    session, _ = house.open()
+    house.announced()
+    house.store.holders.clear()
+    session.connection.acknowledge_close(1000)
+    session.connection.lost()
+    await settle()
+    assert house.announced() == [("offline", "closed")]
+
+
 async def test_an_orphan_is_announced_once_and_not_if_it_came_back(house: House) -> None:
     """Whoever releases the record announces it; one that has a newer record is left alone."""
     orphan = Orphan("t", "alice", "C1", 7, False)

@@ -305,6 +305,8 @@ class Presences:
             mine = await self._store.release(
                 session.tenant_id, session.agent_id, session.connection.connection_id, session.counted
             )
+            # One whose answer was lost is repeated, and then there is nothing left to release.
+            mine = mine or await self._store.holder(*key) is None
         except ServiceError:
             # The agent is gone all the same; should it be elsewhere by now, that has a higher version.
             logger.warning("connection_not_released", extra={"tenant_id": session.tenant_id})
