@@ -23,6 +23,10 @@ PAGES = {
     "usage": "Usage",
     "people": "People",
 }
+# Day, month, year and the button for the calendar.
+DATE_PIXELS = 140
+# How much wider words are than their place.
+BEYOND = "all => all.map(each => each.scrollWidth - each.clientWidth)"
 STOPS = "a[href], button:not(:disabled), input, select, textarea, summary, [tabindex='0']"
 FOCUSED = """() => {
     const element = document.activeElement;
@@ -123,6 +127,33 @@ async def test_no_name_is_too_long_for_a_page(
     dialog = tab.page.get_by_role("dialog")
     await dialog.wait_for()
     assert await dialog.evaluate("element => element.scrollWidth - element.clientWidth") <= 0
+
+
+async def test_pages_that_are_enlarged_four_times_can_be_read(
+    new_tab: Callable[..., Awaitable[Tab]], organisation: Organisation, stack: DevStack
+) -> None:
+    """At 320 pixels (WCAG 1.4.10) nothing scrolls sideways, and no word lies over another or is cut."""
+    tab = await new_tab(viewport={"width": 320, "height": 800})
+    page = tab.page
+    key = await organisation.create_agent("painter-of-houses")
+    async with organisation.connect("painter-of-houses", key, stack.base_url) as painter:
+        await painter.publish("team.updates", {"n": 1})
+    await tab.enter(organisation.owner)
+    lately = page.locator(".lately li")
+    await expect(lately.locator("time")).to_have_count(1)
+    # As wide as it gets.
+    await lately.locator("time").evaluate("element => { element.textContent = '23 seconds ago' }")
+    for path, heading in PAGES.items():
+        if path != "agents/painter":
+            await tab.open(f"#/{path}", heading)
+            await tab.loaded()
+            assert await tab.overflow() <= 0, path
+    words = page.locator("nav a")
+    assert await words.count() == 6
+    assert max(await words.evaluate_all(BEYOND)) <= 0
+    await tab.open("#/usage", "Usage")
+    date = await page.get_by_label("From").bounding_box()
+    assert date is not None and date["width"] >= DATE_PIXELS
 
 
 async def _unfold(tab: Tab) -> None:
