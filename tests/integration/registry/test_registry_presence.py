@@ -7,6 +7,8 @@ import random
 
 import msgspec
 import pytest
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 
 from artcafe_common.contracts.gateway import PRESENCE, Presence, PresenceStatus
 from artcafe_common.contracts.registry import LIST_AGENT_STATUS, ListAgentStatus
@@ -266,6 +268,30 @@ async def test_an_event_that_cannot_be_written_is_not_tried_for_ever(
 
     await until(settled)
     assert tried.count("bad") == 1
+
+
+async def test_time_that_runs_out_in_the_library_leaves_no_event_unread(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its `fetch` ends with an error of its own kind, or of Python's: neither costs the subscription."""
+    fetch = JetStreamContext.PullSubscription.fetch
+    subscriptions: list[object] = []
+
+    async def late(self: JetStreamContext.PullSubscription, batch: int, timeout: float) -> list[Msg]:
+        subscriptions.append(self)
+        if len(subscriptions) == 2:
+            raise TimeoutError
+        return await fetch(self, batch, timeout)
+
+    monkeypatch.setattr(JetStreamContext.PullSubscription, "fetch", late)
+    tenant_id, owner = await stage.owner()
+    await owner.post("/agents", json={"name": "a", "agent_id": "a"})
+    told: tuple[PresenceStatus, ...] = ("online", "suspect", "offline")
+    for version, status in enumerate(told, 1):
+        await _say(stage, _presence(tenant_id, "a", status, version))
+        await _until_status(stage, tenant_id, "a", status)
+    assert len(subscriptions) > 2 and len(set(map(id, subscriptions))) == 1
+    assert "presence_interrupted" not in caplog.messages
 
 
 async def test_agents_that_state_much_are_listed_in_smaller_pages(stage: Stage) -> None:

@@ -12,7 +12,6 @@ import logging
 import msgspec
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
@@ -93,7 +92,9 @@ class PresenceWriter:
     async def _handle(self, subscription: JetStreamContext.PullSubscription) -> None:
         try:
             messages = await subscription.fetch(BATCH, timeout=FETCH_SECONDS)
-        except NatsTimeoutError:
+        except TimeoutError:
+            # Nothing came, whichever way the library says so. Who subscribed anew would leave unread what is
+            # on its way to the former subscription, until it is delivered again.
             return
         async with asyncio.TaskGroup() as group:
             for message in messages:
