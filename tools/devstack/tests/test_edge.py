@@ -399,6 +399,24 @@ def test_long_addresses_pass_and_endless_ones_are_refused(edge: _Edge) -> None:
     assert json.loads(body)["code"] == "invalid_argument"
 
 
+@pytest.mark.parametrize(
+    ("method", "target", "headers", "expected"),
+    [
+        ("TRACE", "/api/v1/agents", {}, 405),
+        ("CONNECT", "example.test:443", {}, 405),
+        ("POST", "/api/v1/agents", {"Transfer-Encoding": "gzip"}, 400),
+    ],
+)
+def test_what_nginx_takes_from_nobody_is_a_problem_too(
+    edge: _Edge, method: str, target: str, headers: dict[str, str], expected: int
+) -> None:
+    """What it refuses before it looks for a route has the form of every other error."""
+    status, answered, body = edge.ask(target, method, headers=headers)
+    assert (status, answered["content-type"]) == (expected, "application/problem+json")
+    problem = json.loads(body)
+    assert (problem["status"], problem["code"]) == (expected, "invalid_argument")
+
+
 def test_another_gateway_is_asked_when_one_is_down_or_draining(tmp_path: Path) -> None:
     """Clients do not notice that gateways are away, or refuse sockets with 503, as long as one serves."""
     with _upstream("up") as up, _upstream("draining", status=503) as draining:
