@@ -437,6 +437,22 @@ async def test_stopping_does_not_wait_for_what_has_not_begun(peer: Peer, agent_o
             await task
 
 
+async def test_stopping_does_not_wait_for_what_was_taken_away(
+    peer: Peer, agent_of: AgentMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor is it for a handler whose subscription has ended, and is to be asked for again."""
+    agent = agent_of(stop_grace=1000 * UNIT)
+    agent.on_message("team")(lambda message: None)
+    async with running(agent) as task:
+        socket = await peer.socket()
+        await until(lambda: bool(socket.channels))
+        await socket.send(type="unsubscribed", channel="team", subject="team", reason="permission_denied")
+        await until(lambda: "subscribing to team" in caplog.text)
+        async with asyncio.timeout(PATIENCE):
+            await agent.stop()
+            await task
+
+
 async def test_impatient_caller_does_not_cut_the_goodbye_short(peer: Peer, agent_of: AgentMaker) -> None:
     """Who gives up waiting for `stop` leaves the stopping as it is."""
     agent = agent_of()
@@ -525,6 +541,10 @@ def test_wrong_arguments_fail_at_once(key: AgentKey) -> None:
         HeartbeatAgent("a", None, "t", "example.com", private_key=key)
     with pytest.raises(ConfigurationError, match="must take"):
         HeartbeatAgent("a", None, "t", private_key=key).on_message("c")(lambda: None)
+    for channel in ("", None, lambda message: None):
+        # The last is what a decorator without its brackets gets: its function would never be called.
+        with pytest.raises(ConfigurationError, match="on_message"):
+            HeartbeatAgent("a", None, "t", private_key=key).on_message(channel)  # type: ignore[arg-type]
 
 
 HANDLER = "def handle(message):\n    print(message.data, flush=True)\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -107,6 +108,35 @@ async def test_closing_one_of_two_subscriptions_keeps_the_channel(peer: Peer, cl
             await first.get(PATIENCE)
         await second.close()
         assert (await socket.wait_for("unsubscribe"))["channel"] == "team"
+
+
+async def test_channel_that_is_wanted_again_is_not_unsubscribed(peer: Peer, client_of: ClientMaker) -> None:
+    """Who subscribes while a subscription of several channels is being closed keeps the channel."""
+    may_answer = asyncio.Event()
+
+    async def answer_late(socket: PeerSocket, command: Command) -> bool:
+        if command["type"] == "unsubscribe":
+            asyncio.get_running_loop().create_task(answer(socket, command))
+            return True
+        return False
+
+    async def answer(socket: PeerSocket, command: Command) -> None:
+        await may_answer.wait()
+        socket.channels.remove(command["channel"])
+        await socket.send(type="unsubscribed", channel=command["channel"], id=command["id"])
+
+    peer.hook = answer_late
+    async with client_of() as client:
+        first = await client.subscribe("one", "two")
+        socket = await peer.socket()
+        closing = asyncio.create_task(first.close())
+        await socket.wait_for("unsubscribe")
+        again = await client.subscribe("two")
+        may_answer.set()
+        await closing
+        assert [command["channel"] for command in socket.of_type("unsubscribe")] == ["one"]
+        await socket.deliver("two", "still here")
+        assert (await again.get(PATIENCE)).data == "still here"
 
 
 async def test_refused_command_is_a_typed_error(peer: Peer, client_of: ClientMaker) -> None:

@@ -247,6 +247,30 @@ async def test_heartbeats_go_on_by_themselves(peer: Peer, client_of: ClientMaker
         assert client.heartbeats.last_acknowledged is not None
 
 
+@pytest.mark.parametrize("outcome", [OSError("no such sensor"), {"load": object()}])
+async def test_metrics_that_fail_do_not_stop_the_heart(
+    outcome: object, peer: Peer, client_of: ClientMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Heartbeats go without them, it is logged once, and the next that can be had is sent."""
+    peer.heartbeat_interval = UNIT
+    outcomes: list[object] = [outcome, outcome]
+
+    def measure() -> dict[str, object]:
+        given = outcomes.pop(0) if outcomes else {"load": 1}
+        if isinstance(given, Exception):
+            raise given
+        assert isinstance(given, dict)
+        return given
+
+    async with client_of(heartbeat_metrics=measure, intervals_without_ack=PATIENCE / UNIT) as client:
+        socket = await peer.socket()
+        await socket.wait_for("heartbeat", 3)
+        sent = [command.get("metrics") for command in socket.of_type("heartbeat")[:3]]
+        assert sent == [None, None, {"load": 1}]
+        assert client.is_online
+    assert len([record for record in caplog.records if "heartbeat_metrics" in record.message]) == 1
+
+
 async def test_own_interval_only_shortens_the_servers(peer: Peer, client_of: ClientMaker) -> None:
     """A longer interval of the client would let the server declare it dead."""
     peer.heartbeat_interval = 10.0

@@ -27,9 +27,12 @@ class FakeBus:
 
     def __init__(self) -> None:
         self.published: list[bytes] = []
+        self.away = False
 
     def publish_nowait(self, subject: str, payload: bytes) -> None:
         """Take a message."""
+        if self.away:
+            raise unavailable("message bus")
         self.published.append(payload)
 
 
@@ -55,6 +58,10 @@ class FakeReplays:
         if self.away:
             raise unavailable("table")
         self.kept[replay.request] = replace(replay, state="done")
+
+    async def forget(self, replay: Replay) -> None:
+        """Remove a request."""
+        del self.kept[replay.request]
 
 
 class Desk:
@@ -113,3 +120,28 @@ async def test_a_message_that_another_replica_may_have_sent_is_not_counted_again
     assert await publish(desk.replica()) == first
     assert len(desk.bus.published) == 2
     assert desk.counted() == 1
+
+
+async def test_a_message_that_may_have_been_sent_keeps_its_id_when_it_is_refused(desk: Desk) -> None:
+    """A replica died after sending, and the next try fails: the one after it sends no other message."""
+    desk.replays.away = True
+    first = await publish(desk.replica())
+    desk.replays.away = False
+    desk.clock.seconds += UNFINISHED_SECONDS + 1
+    desk.bus.away = True
+    with pytest.raises(ServiceError) as caught:
+        await publish(desk.replica())
+    assert caught.value.code is ErrorCode.UNAVAILABLE
+    desk.bus.away = False
+    desk.clock.seconds += UNFINISHED_SECONDS + 1
+    assert await publish(desk.replica()) == first
+
+
+async def test_a_message_that_was_refused_at_first_may_be_sent_at_once(desk: Desk) -> None:
+    """Nobody has sent it: the client need not wait for a request that is over."""
+    desk.bus.away = True
+    with pytest.raises(ServiceError):
+        await publish(desk.replica())
+    desk.bus.away = False
+    await publish(desk.replica())
+    assert len(desk.bus.published) == 1

@@ -21,6 +21,7 @@ from artcafe_common.errors import ErrorCode, ServiceError
 from artcafe_common.rpc import call
 from artcafe_devstack.servers import AwsEndpoint, nats_server
 from artcafe_registry import removal
+from artcafe_registry.store.pending import Work
 
 from .support import Stage, staged, until
 
@@ -277,3 +278,42 @@ async def test_revocation_reaches_the_bus_after_it_was_away(
             assert await stage.rows_with("'agent_id': 'a'") == []
             keys = (await call(stage.bus, GET_AGENT, GetAgent(tenant_id, "b"))).keys
             assert key not in [known.fingerprint for known in keys]
+
+
+@pytest.mark.parametrize("change", ["put", "delete"])
+async def test_change_of_a_member_row_that_was_not_told_is_told(stage: Stage, change: str) -> None:
+    """A process that dies between writing and telling leaves no agent with what it may do no more."""
+    tenant_id = await _furnish(stage)
+    assert await stage.store.pending.all() == []
+    await stage.replica.crash()
+    if change == "put":
+        await stage.store.grants.put(
+            tenant_id, "c0", "a1", role="publisher", auto_subscribe=False, now=LONG_AGO
+        )
+    else:
+        assert await stage.store.grants.delete(tenant_id, "c0", "a1", LONG_AGO)
+    stage.changed.clear()
+    await stage.start_replica()
+
+    async def told() -> bool:
+        return any((event.kind, event.id) == ("grants", "a1") for event in stage.changed)
+
+    await until(told)
+
+    async def done() -> bool:
+        return not await stage.store.pending.all()
+
+    await until(done)
+
+
+async def test_work_that_was_begun_again_is_not_forgotten(stage: Stage) -> None:
+    """Who finishes a piece of work removes what they found, not what was begun since."""
+    await stage.replica.crash()
+    work = [Work(kind="grants", tenant_id="t", id="a", started_at=rfc3339(4e9 + n)) for n in range(2)]
+    await stage.dynamo.transact([stage.store.pending.put_op(work[0])])
+    await stage.dynamo.transact([stage.store.pending.put_op(work[1])])
+    await stage.store.pending.done(work[0])
+    assert await stage.store.pending.all() == [work[1]]
+    await stage.store.pending.done(work[1])
+    await stage.store.pending.done(work[1])
+    assert await stage.store.pending.all() == []

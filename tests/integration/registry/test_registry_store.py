@@ -218,8 +218,8 @@ async def test_grants_are_found_from_both_sides(store: Store) -> None:
     await store.grants.remove_agent("t", "a")
     rows, _ = await store.grants.list_page("t", "c.d", 10, None)
     assert [row.agent_id for row in rows] == ["a1"]
-    assert await store.grants.delete("t", "c.d", "a1")
-    assert not await store.grants.delete("t", "c.d", "a1")
+    assert await store.grants.delete("t", "c.d", "a1", NOW)
+    assert not await store.grants.delete("t", "c.d", "a1", NOW)
     assert await store.grants.of_agent("t", "a1") == []
 
 
@@ -286,8 +286,20 @@ async def test_one_request_claims_a_key_and_one_takes_it_over(store: Store) -> N
     assert again is not None
     assert (again.state, again.message_id) == ("done", first.message_id)
     assert not await store.replays.take_over(again, 30.0)
+    # It was taken over, and may have been sent.
     await store.replays.forget(first)
-    assert await store.replays.claim(claims[5]) is None
+    assert await store.replays.claim(claims[5]) == again
+
+
+async def test_refused_request_gives_its_key_back(store: Store) -> None:
+    """What was refused before anybody took it over may be asked for again at once."""
+    refused, other = (
+        Replay(tenant_id="t", request="c#r", digest="d", message_id=f"m{n}", accepted_at=9.0, tried_at=9.0)
+        for n in range(2)
+    )
+    assert await store.replays.claim(refused) is None
+    await store.replays.forget(refused)
+    assert await store.replays.claim(other) is None
 
 
 async def test_attempts_that_meet_are_made_again(store: Store) -> None:

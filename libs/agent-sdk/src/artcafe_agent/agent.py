@@ -18,6 +18,7 @@ from artcafe_agent.errors import (
     ArtcafeError,
     ClientClosed,
     CommandError,
+    ConfigurationError,
     KeyFormatError,
     NotConnected,
     OutcomeUnknown,
@@ -151,7 +152,12 @@ class HeartbeatAgent:
         It takes ``(subject, data)`` or one `Message`, and is plain or async. Several functions may be
         registered for one channel: each gets every message. Registering while the agent runs subscribes
         at once.
+
+        Raises:
+            ConfigurationError: ``channel`` is no name, as when the decorator is written without its brackets.
         """
+        if not channel or not isinstance(channel, str):
+            raise ConfigurationError('write @agent.on_message("a.channel"): a channel is a string, not empty')
 
         def register(function: HandlerFunction) -> HandlerFunction:
             handler = Handler(channel, function)
@@ -287,6 +293,8 @@ class HeartbeatAgent:
                 logger.warning("subscribing to %s: %s", handler.pattern, problem)
             except CommandError as refusal:
                 logger.error("subscribing to %s: %s", handler.pattern, refusal)
+                # It has none now: a stop must not wait for it.
+                self._subscriptions.pop(handler, None)
                 await asyncio.sleep(REFUSED_RETRY_SECONDS)
             except ArtcafeError:
                 return  # the client has ended: run() tells why

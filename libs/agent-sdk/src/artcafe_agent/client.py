@@ -298,7 +298,8 @@ class Client:
     async def _unsubscribe(self, subscription: Subscription) -> None:
         for name in self._keeper.routes.remove(subscription):
             link = self._keeper.ready
-            if link is not None:
+            # While the names before it were answered, somebody may have subscribed to it again.
+            if link is not None and name not in self._keeper.routes.names:
                 try:
                     await link.ask(Unsubscribe(channel=name), self._command_timeout)
                 except (CommandError, OutcomeUnknown) as problem:

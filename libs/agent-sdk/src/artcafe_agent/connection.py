@@ -74,6 +74,7 @@ class Connection:
         self._answers: dict[str, _Waiting] = {}
         self._died: Disconnected | None = None
         self._garbage = 0
+        self._unmeasured = False
 
     @property
     def is_open(self) -> bool:
@@ -185,8 +186,22 @@ class Connection:
                     return
 
     def _heartbeat(self) -> Heartbeat:
-        metrics = self._metrics() if self._metrics is not None else None
-        return Heartbeat(timestamp=utc_text(datetime.now(UTC)), metrics=metrics)
+        return Heartbeat(timestamp=utc_text(datetime.now(UTC)), metrics=self._measured())
+
+    def _measured(self) -> dict[str, Any] | None:
+        """Return what the owner's function measures, or nothing where it fails: the heart beats on."""
+        if self._metrics is None:
+            return None
+        try:
+            metrics = self._metrics()
+            encode(Heartbeat(metrics=metrics))
+        except Exception:
+            if not self._unmeasured:
+                # Once for each connection: it may fail with every beat.
+                self._unmeasured = True
+                logger.exception("heartbeat_metrics failed; the heartbeat goes without them")
+            return None
+        return metrics
 
     def _fail_waiting(self, ended: ArtcafeError | None) -> None:
         why = str(ended) if ended is not None else "the client was closed"

@@ -238,7 +238,7 @@ class ConnectionKeeper:
         for subscription in self.routes.holders(name):
             subscription.end(why)
             for orphan in self.routes.remove(subscription):
-                if orphan != name:
+                if orphan != name and orphan not in self.routes.names:
                     await link.send(Unsubscribe(channel=orphan))
 
     def _deliver(self, delivery: Delivery) -> None:

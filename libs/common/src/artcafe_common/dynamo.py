@@ -43,11 +43,16 @@ Key = Mapping[str, str]
 
 
 class ConditionFailed(Exception):
-    """A conditional write was not carried out; `item` is what stood there, where it was asked for."""
+    """A conditional write was not carried out; `item` is what stood there, where it was asked for.
 
-    def __init__(self, item: Item | None = None) -> None:
+    `repeated` says that it was sent more than once: the answer of an earlier attempt may have been lost, and
+    what the last one failed on may be what that one did.
+    """
+
+    def __init__(self, item: Item | None = None, *, repeated: bool = False) -> None:
         super().__init__("condition failed")
         self.item = item
+        self.repeated = repeated
 
 
 class TransactionFailed(Exception):
@@ -123,7 +128,9 @@ class Dynamo:
         # The stubs know only what every error holds.
         response: Item = dict(error.response)
         if code == "ConditionalCheckFailedException":
-            return ConditionFailed(unmarshal(response["Item"]) if response.get("Item") else None)
+            item = unmarshal(response["Item"]) if response.get("Item") else None
+            attempts = response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
+            return ConditionFailed(item, repeated=attempts > 0)
         if code == "TransactionConflictException":
             return TransactionFailed([])
         if code == "TransactionCanceledException":

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from artcafe_common.dynamo import ConditionFailed, Dynamo, TableSpec
+from artcafe_common.errors import unavailable
 
 CHALLENGES = TableSpec("Challenges", "id", ttl="expires_at", recovery=False)
 LOCAL_USERS = TableSpec("local-users", "email")
@@ -86,10 +87,17 @@ class DynamoOneTimeStore:
         )
 
     async def take(self, kind: Kind, secret: str) -> OneTime | None:
-        """Remove and return a record; of several who take it at once one gets it, the others None."""
+        """Remove and return a record; of several who take it at once one gets it, the others None.
+
+        Raises: ServiceError ``unavailable``, also where it may have been taken by this very call.
+        """
         try:
             item = await self._table.delete({"id": _key(kind, secret)}, "attribute_exists(#id)")
-        except ConditionFailed:
+        except ConditionFailed as refusal:
+            if refusal.repeated:
+                # The answer may have been lost that brought it: whoever proved themselves rightly comes again
+                # with a fresh one, and would stay away for good if their credentials were called bad.
+                raise unavailable("the store") from None
             return None
         if item is None:
             return None

@@ -106,9 +106,11 @@ class ConnectionStore:
                     await self._acquire_counted(item, condition, values, tenant_id, limit, plan)
                 else:
                     await self._table.put(item, condition, values)
-            except ConditionFailed:
-                await _pause(attempt)
-                continue
+            except ConditionFailed as error:
+                if error.item is None or error.item["connection_id"] != connection_id:
+                    await _pause(attempt)
+                    continue
+                # The answer was lost on the way, and what stands there is what this call wrote.
             except TransactionFailed as error:
                 # Where the record changed as well, its agent may be counted by now: look again.
                 if error.failed == [1]:
@@ -141,8 +143,10 @@ class ConnectionStore:
                             ),
                         ]
                     )
-            except ConditionFailed:
-                return False
+            except ConditionFailed as error:
+                # What was sent again because the answer was lost finds done what it did.
+                left = error.item or {}
+                return error.repeated and left.get("connection_id") == connection_id
             except TransactionFailed as error:
                 if 0 in error.failed:
                     return False

@@ -101,7 +101,9 @@ class Publisher:
                 month, channel, sender, data, replay.message_id, replay.accepted_at, count=earlier is None
             )
         except ServiceError:
-            await self._replays.forget(replay)
+            # What somebody else began may have been sent: forgotten, it would be sent again under another id.
+            if earlier is None:
+                await self._replays.forget(replay)
             raise
         await self._note_sent(replay, name)
         return published

@@ -1,4 +1,7 @@
-"""Deletions and revocations, begun in one transaction and finished whatever happens (see `store.pending`)."""
+"""Deletions and revocations, begun in one transaction and finished whatever happens (see `store.pending`).
+
+So is telling of a change of an agent's member rows: gateways keep what they know until they are told.
+"""
 
 from __future__ import annotations
 
@@ -109,6 +112,8 @@ class Removal:
                 if tenant is not None and tenant.status == "suspended":
                     await self._changes.tell(work.tenant_id, "tenant", work.tenant_id, "updated")
                     await self._revoke(work, "tenant_suspended")
+            case "grants":
+                await self._changes.tell(work.tenant_id, "grants", work.id, "updated")
         await self._store.pending.done(work)
 
     async def _finish_agent(self, work: Work) -> None:

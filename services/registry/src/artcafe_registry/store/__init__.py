@@ -27,7 +27,7 @@ class Store:
         self.members = MemberStore(self._tables)
         self.agents = AgentStore(self._tables, self.tenants, self.pending)
         self.channels = ChannelStore(self._tables, self.tenants, self.pending)
-        self.grants = GrantStore(self._tables)
+        self.grants = GrantStore(self._tables, self.pending)
         self.replays = ReplayStore(self._tables)
 
     async def ping(self) -> None:

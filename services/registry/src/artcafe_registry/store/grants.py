@@ -1,4 +1,7 @@
-"""Agents' member rows in channels, in DynamoDB; each is written twice (see `store.tables`)."""
+"""Agents' member rows in channels, in DynamoDB; each is written twice (see `store.tables`).
+
+A change leaves work behind, kind ``grants``: gateways must be told, or they let the agent go on as before.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from artcafe_common.dynamo import Item, TransactionFailed
 from artcafe_common.errors import not_found
 from artcafe_registry.domain.records import GrantRow
 from artcafe_registry.store.access import NOT_DELETING, all_rows, read_page, settle, transact_if
+from artcafe_registry.store.pending import PendingStore, Work
 from artcafe_registry.store.tables import Tables
 
 _PREFIXED = "#tenant_id = :tenant AND begins_with(#channel_agent, :prefix)"
@@ -15,8 +19,9 @@ _PREFIXED = "#tenant_id = :tenant AND begins_with(#channel_agent, :prefix)"
 class GrantStore:
     """Reads and writes member rows."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, pending: PendingStore) -> None:
         self._tables = tables
+        self._pending = pending
 
     async def get(self, tenant_id: str, channel_id: str, agent_id: str) -> GrantRow | None:
         """Return an agent's row in a channel, or None."""
@@ -56,6 +61,7 @@ class GrantStore:
             ),
             self._tables.grants.update_op(_key(tenant_id, channel_id, agent_id), expression, values),
             self._tables.grants.update_op(_mirror_key(tenant_id, channel_id, agent_id), expression, values),
+            self._pending.put_op(_untold(tenant_id, agent_id, now)),
         ]
 
         async def attempt() -> GrantRow:
@@ -72,7 +78,7 @@ class GrantStore:
 
         return await settle(attempt)
 
-    async def delete(self, tenant_id: str, channel_id: str, agent_id: str) -> bool:
+    async def delete(self, tenant_id: str, channel_id: str, agent_id: str, now: str) -> bool:
         """Remove a row; False where there was none."""
         return await transact_if(
             self._tables.dynamo,
@@ -81,6 +87,7 @@ class GrantStore:
                     _key(tenant_id, channel_id, agent_id), "attribute_exists(#channel_agent)"
                 ),
                 self._tables.grants.delete_op(_mirror_key(tenant_id, channel_id, agent_id)),
+                self._pending.put_op(_untold(tenant_id, agent_id, now)),
             ],
         )
 
@@ -128,6 +135,10 @@ def _key(tenant_id: str, channel_id: str, agent_id: str) -> dict[str, str]:
 
 def _mirror_key(tenant_id: str, channel_id: str, agent_id: str) -> dict[str, str]:
     return {"tenant_id": tenant_id, "channel_agent": f"@{agent_id}#{channel_id}"}
+
+
+def _untold(tenant_id: str, agent_id: str, now: str) -> Work:
+    return Work(kind="grants", tenant_id=tenant_id, id=agent_id, started_at=now)
 
 
 def _ids(row: GrantRow) -> tuple[str, str, str]:

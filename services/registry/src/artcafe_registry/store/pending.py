@@ -1,27 +1,28 @@
 """Work that was begun and must be finished, whatever becomes of the process that began it.
 
 A row is written in the transaction that begins the work (an agent is marked as being deleted, a key is
-taken away, a tenant is suspended) and removed when everything that follows has been done: rows cleaned
-up, sessions told to close. What is found here later was left by a process that died, and is done again
-from the start; every step may be done twice.
+taken away, a tenant is suspended, an agent's member row changes) and removed when everything that follows
+has been done: rows cleaned up, sessions told. What is found here later was left by a process that died, and
+is done again from the start; every step may be done twice.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Literal
 
-from artcafe_common.dynamo import Item, marshal, unmarshal
+from artcafe_common.dynamo import ConditionFailed, Item, marshal, unmarshal
 from artcafe_registry.store.tables import Tables
 
-WorkKind = Literal["agent", "channel", "tenant", "key", "suspension"]
+WorkKind = Literal["agent", "channel", "tenant", "key", "suspension", "grants"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """One piece of work.
 
-    `id` is the agent's or channel's; `fingerprint` the key's that was taken away.
+    `id` is the agent's or channel's; `fingerprint` the key's that was taken away. `grants` is of an agent.
     """
 
     kind: WorkKind
@@ -56,8 +57,13 @@ class PendingStore:
         )
 
     async def done(self, work: Work) -> None:
-        """Forget a piece of work that is finished."""
-        await self._tables.pending.delete({"work_id": work.work_id})
+        """Forget a piece of work that is finished, unless it was begun again meanwhile."""
+        with contextlib.suppress(ConditionFailed):
+            await self._tables.pending.delete(
+                {"work_id": work.work_id},
+                "attribute_not_exists(#work_id) OR #started_at = :started",
+                {"started": work.started_at},
+            )
 
     async def all(self) -> list[Work]:
         """Return all there is: normally nothing, so the table is read as a whole."""

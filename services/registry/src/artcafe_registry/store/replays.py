@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,8 +80,16 @@ class ReplayStore:
         await self._table.update(_key(replay), "SET #state = :done", {"done": "done"}, returns="NONE")
 
     async def forget(self, replay: Replay) -> None:
-        """Remove a request that was refused after all, so that it can be made again."""
-        await self._table.delete(_key(replay))
+        """Remove a request that was refused after all, so that it can be made again.
+
+        One that somebody has taken over meanwhile stays: they may have sent it.
+        """
+        with contextlib.suppress(ConditionFailed):
+            await self._table.delete(
+                _key(replay),
+                "#tried_at = :seen AND #state = :started",
+                {"seen": replay.tried_at, "started": "started"},
+            )
 
 
 def _key(replay: Replay) -> dict[str, str]:
