@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import ssl
 import time
@@ -17,15 +16,12 @@ from artcafe_agent.errors import (
     CommandError,
     ConfigurationError,
     ConnectionLost,
-    OutcomeUnknown,
 )
 from artcafe_agent.keeper import ConnectionKeeper, Identity, Timing, Traffic
 from artcafe_agent.keys import AgentKey
-from artcafe_agent.protocol import Presence, Publish, Published, Subscribe, Subscribed, Unsubscribe
+from artcafe_agent.protocol import Presence, Publish, Published, Subscribe, Subscribed
 from artcafe_agent.states import ConnectionState, Heartbeats, ReconnectPolicy, StateChange
 from artcafe_agent.subscription import DEFAULT_QUEUE_SIZE, Overflow, Subscription
-
-logger = logging.getLogger("artcafe_agent.client")
 
 DEFAULT_COMMAND_TIMEOUT_SECONDS = 10.0
 DEFAULT_CONNECT_TIMEOUT_SECONDS = 10.0
@@ -258,7 +254,9 @@ class Client:
                 if isinstance(outcome, BaseException):
                     raise outcome
         except BaseException:
-            await subscription.close()
+            subscription.end()
+            # Who gave up, or was refused, does not wait for these answers too.
+            await self._unsubscribe(subscription, 0.0)
             raise
         return subscription
 
@@ -295,16 +293,13 @@ class Client:
                 self._keeper.routes.confirm(name, answer.channel, answer.subject)
             return
 
-    async def _unsubscribe(self, subscription: Subscription) -> None:
-        for name in self._keeper.routes.remove(subscription):
-            link = self._keeper.ready
-            # While the names before it were answered, somebody may have subscribed to it again.
-            if link is not None and name not in self._keeper.routes.names:
-                try:
-                    await link.ask(Unsubscribe(channel=name), self._command_timeout)
-                except (CommandError, OutcomeUnknown) as problem:
-                    # Nobody listens any more: what still comes is ignored.
-                    logger.debug("unsubscribing from %s: %s", name, problem)
+    async def _unsubscribe(self, subscription: Subscription, timeout: float | None = None) -> None:
+        orphans = self._keeper.routes.remove(subscription)
+        link = self._keeper.ready
+        if link is not None:
+            limit = self._command_timeout if timeout is None else timeout
+            # All at once: while one after the other is answered, somebody may subscribe to the next again.
+            await asyncio.gather(*(link.leave(name, limit) for name in orphans))
 
 
 def _channel(name: str) -> str:

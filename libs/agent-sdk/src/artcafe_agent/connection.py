@@ -22,6 +22,7 @@ from artcafe_agent.errors import (
     CommandError,
     ConnectionLost,
     Disconnected,
+    OutcomeUnknown,
     ProtocolError,
     disconnected,
 )
@@ -35,6 +36,7 @@ from artcafe_agent.protocol import (
     Heartbeat,
     HeartbeatAck,
     Unknown,
+    Unsubscribe,
     Unsubscribed,
     Welcome,
     decode,
@@ -138,6 +140,16 @@ class Connection:
             raise CommandError(event.code, event.message, _name(command), event.retry_after, event.quota())
         return event
 
+    async def leave(self, channel: str, timeout: float) -> None:
+        """Unsubscribe, and wait up to ``timeout`` seconds for the answer; 0 only sends.
+
+        Whatever becomes of it, nobody listens any more: what still comes is ignored.
+        """
+        try:
+            await self.ask(Unsubscribe(channel=channel), timeout)
+        except (CommandError, OutcomeUnknown) as problem:
+            logger.debug("unsubscribing from %s: %s", channel, problem)
+
     async def close(self) -> None:
         """Say goodbye and close; `run` then ends."""
         await self._socket.close(1000)
@@ -163,6 +175,9 @@ class Connection:
             if waiting is not None:
                 if not waiting.answer.done():
                     waiting.answer.set_result(event)
+            elif isinstance(event, Unsubscribed) and event.id is not None:
+                # A late answer, not news that a subscription is over: there may be a new one by now.
+                logger.debug("late answer ignored: unsubscribed from %s", event.channel)
             elif isinstance(event, Error | Unsubscribed | Dropped):
                 notice(event)
 

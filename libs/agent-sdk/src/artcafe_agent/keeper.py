@@ -22,7 +22,6 @@ from artcafe_agent.protocol import (
     Presence,
     Subscribe,
     Subscribed,
-    Unsubscribe,
     Unsubscribed,
 )
 from artcafe_agent.routes import Routes
@@ -238,8 +237,9 @@ class ConnectionKeeper:
         for subscription in self.routes.holders(name):
             subscription.end(why)
             for orphan in self.routes.remove(subscription):
+                # Meanwhile somebody may have subscribed to it again.
                 if orphan != name and orphan not in self.routes.names:
-                    await link.send(Unsubscribe(channel=orphan))
+                    await link.leave(orphan, 0.0)
 
     def _deliver(self, delivery: Delivery) -> None:
         self.traffic.messages_received += 1
