@@ -233,3 +233,50 @@ async def test_what_failed_while_nobody_looked_is_asked_for_again(
     await page.unroute("**/api/v1/channels?*")
     await page.evaluate("window.looked = true; document.dispatchEvent(new Event('visibilitychange'))")
     await tab.sees("There are no channels yet.")
+
+
+async def test_an_answer_that_is_cut_off_is_told_and_asked_for_again(
+    tab: Tab, organisation: Organisation
+) -> None:
+    """Half an answer is not taken for an empty one, and the list comes with the next."""
+    await organisation.call("POST", "/channels", json={"name": "Both", "channel_id": "both"})
+    await tab.enter(organisation.owner)
+
+    async def cut(route: Route) -> None:
+        await route.fulfill(status=200, content_type="application/json", body='{"channels": [')
+
+    await tab.page.route("**/api/v1/channels?*", cut)
+    await tab.open("#/channels", "Channels")
+    await tab.sees("The answer was cut off.")
+    await tab.page.unroute("**/api/v1/channels?*")
+    await tab.sees("both")
+
+
+# Asks for a list whose answer never comes to its end, is left after its beginning, and tells what it got.
+LEFT = """async () => {
+    const { get } = await import("/dashboard/api.js");
+    const leaving = new AbortController();
+    window.fetch = async (url, { signal }) => {
+        const body = new ReadableStream({
+            start(stream) {
+                stream.enqueue(new TextEncoder().encode('{"channels": ['));
+                signal.addEventListener("abort", () => stream.error(signal.reason));
+                setTimeout(() => leaving.abort());
+            },
+        });
+        return new Response(body, { status: 200 });
+    };
+    try {
+        return await get("/channels", { signal: leaving.signal });
+    } catch (error) {
+        return error.name;
+    }
+}"""
+
+
+async def test_a_page_that_is_left_while_an_answer_comes_reports_no_fault(
+    tab: Tab, organisation: Organisation
+) -> None:
+    """What nobody waits for any more ends as such, and is no answer."""
+    await tab.enter(organisation.owner)
+    assert await tab.page.evaluate(LEFT) == "AbortError"

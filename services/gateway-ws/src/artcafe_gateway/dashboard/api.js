@@ -42,9 +42,9 @@ export function path(strings, ...parts) {
 
 async function request(method, path, { query = {}, body, signal, anonymous = false } = {}) {
   const answer = await send(method, path, { query, body, signal, anonymous });
-  if (answer.status !== 401 || anonymous) return result(answer);
+  if (answer.status !== 401 || anonymous) return result(answer, signal);
   await session.renew();
-  return result(await send(method, path, { query, body, signal, anonymous }));
+  return result(await send(method, path, { query, body, signal, anonymous }), signal);
 }
 
 async function send(method, path, { query, body, signal, anonymous }) {
@@ -74,13 +74,15 @@ async function send(method, path, { query, body, signal, anonymous }) {
   }
 }
 
-async function result(answer) {
+async function result(answer, signal) {
   if (answer.status === 204) return null;
   let body = {};
   try {
     body = parse(await answer.text());
   } catch {
-    // Not every answer on the way is one of ours.
+    if (signal?.aborted) throw signal.reason;
+    // A refusal on the way may be none of ours; what was carried out, however, is said by us.
+    if (answer.ok) throw new Problem(503, { code: "unavailable", detail: "The answer was cut off." });
   }
   if (!answer.ok) throw new Problem(answer.status, body);
   return body;
