@@ -101,7 +101,7 @@ def test_no_service_asks_nats_for_what_it_may_not(stack: DevStack) -> None:
 
 @pytest.mark.usefixtures("one_day")
 def test_the_demo_shows_what_it_promises(stack: DevStack, folder: Path) -> None:
-    """Two agents on two gateways, one killed and seen away, every message counted."""
+    """Two agents on two gateways, one killed and seen away, every message counted; then both have left."""
     done = subprocess.run(
         [sys.executable, "-m", "artcafe_devstack.demo", "--state", str(folder)],
         capture_output=True,
@@ -114,6 +114,12 @@ def test_the_demo_shows_what_it_promises(stack: DevStack, folder: Path) -> None:
     assert "connected to gateway-2" in done.stdout
     assert "is seen suspect" in done.stdout or "is seen offline" in done.stdout
     assert "Published: 10 messages. Counted by metering: 10." in done.stdout
+
+    def are_offline() -> bool:
+        agents = _ask(stack, "/api/v1/agents", token=_token(stack))["agents"]
+        return {agent["status"] for agent in agents} == {"offline"}
+
+    _eventually(are_offline)
 
 
 def test_the_demo_says_when_nothing_runs(tmp_path: Path) -> None:

@@ -103,7 +103,8 @@ async def _show(stack: dict[str, Any], folder: Path) -> None:
                 print(f"{painter_id} was started again and is seen online, on {painters_gateway}.\n")
         finally:
             with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
+                # As by Ctrl-C: it says goodbye, and is not looked for afterwards.
+                process.send_signal(signal.SIGINT)
             await process.wait()
     sent = 2 * _ROUNDS
     counted = await _counted(stack, token, before, sent)
