@@ -138,9 +138,7 @@ class UsageCounter:
 
         An hour that has ended is closed first, or what belongs to it would be handed over to the next one.
         """
-        now = self._clock.now()
-        if self._hour_end and not self._hour_start <= now < self._hour_end:
-            self._start_hour(now)
+        self._leave_ended_hour(self._clock.now())
         self._settle()
 
     def _settle(self) -> None:
@@ -157,9 +155,7 @@ class UsageCounter:
     def take(self) -> list[Span]:
         """Return the spans that have been closed since the last call; none crosses an hour."""
         now = self._clock.now()
-        if self._hour_end and not self._hour_start <= now < self._hour_end:
-            self._start_hour(now)
-        else:
+        if not self._leave_ended_hour(now):
             self._close(now)
         return self.take_closed()
 
@@ -192,6 +188,13 @@ class UsageCounter:
         slot = self.file.add(self._next_seq, self._start, key) if self.file is not None else 0
         tally = self._tallies[key] = Tally(slot)
         return tally
+
+    def _leave_ended_hour(self, now: float) -> bool:
+        """Close the hour that was counted in where `now` lies outside of it; tell whether."""
+        has_ended = bool(self._hour_end) and not self._hour_start <= now < self._hour_end
+        if has_ended:
+            self._start_hour(now)
+        return has_ended
 
     def _start_hour(self, now: float) -> None:
         if self._hour_end:
