@@ -10,11 +10,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from nats.js import JetStreamContext
 
 from artcafe_common.bus import Bus
 from artcafe_common.clock import SystemClock
 from artcafe_common.contracts.metering import GET_MONTHS, GetMonths, UsageRow
 from artcafe_common.dynamo import Dynamo
+from artcafe_common.errors import ServiceError
 from artcafe_common.rpc import call
 from artcafe_devstack.servers import AwsEndpoint, RunningServer
 from artcafe_metering import keys, metrics
@@ -114,6 +116,40 @@ async def test_lost_counters_are_noticed_by_one_that_did_not_know_them(
     assert "counters_lost" in caplog.text
     await bench.make().begin()
     assert float(await store.redis.get(keys.SINCE)) == since
+
+
+class LastWords:
+    """A JetStream that deletes a consumer and is heard of no more."""
+
+    def __init__(self, jetstream: JetStreamContext) -> None:
+        self._jetstream = jetstream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._jetstream, name)
+
+    async def delete_consumer(self, stream: str, consumer: str) -> bool:
+        """Delete it; raise what an answer that does not come raises."""
+        await self._jetstream.delete_consumer(stream, consumer)
+        raise TimeoutError
+
+
+async def test_a_replica_that_ends_in_the_middle_leaves_word_of_what_it_found(
+    bench: Bench, bus: Bus, store: Any, sender: Any, replica_of: Any, ledger_of: Any, until: Any
+) -> None:
+    """The consumer, which told of the loss, is gone by then; another one does the rest."""
+    await counted(bench, sender, replica_of, ledger_of, until)
+    await store.redis.flushall()
+    jetstream: Any = LastWords(bus.jetstream())
+    before = time.time()
+    with pytest.raises(ServiceError):
+        await Generation(bench.valkey, jetstream, bench.rolled, SystemClock()).look()
+    after = time.time()
+    assert await no_consumer(sender)
+    assert await store.redis.get(keys.SINCE) is None
+    assert await store.redis.ttl(keys.LOST) > 0
+    await bench.make().look()
+    assert before <= float(await store.redis.get(keys.SINCE)) <= after
+    assert not await store.redis.exists(keys.LOST)
 
 
 async def test_lost_counters_are_noticed_by_what_was_rolled_up(bench: Bench, store: Any, sender: Any) -> None:

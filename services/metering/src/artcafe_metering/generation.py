@@ -10,8 +10,10 @@ these counters are new, or they are those of a version that did not know it, or 
 | none | batches were acknowledged, or periods rolled up | lost | now |
 | none | neither, and DynamoDB cannot be asked | not known | now, `unknown` |
 
-Any number of replicas may come to this at once. Whoever finds counters lost has the stream read from its
-beginning, by deleting its consumer, and sets the key after that: if it ends in between, another does both.
+Any number of replicas may come to this at once. Whoever finds counters lost notes that in `counters:lost`, has the
+stream read from its beginning by deleting its consumer, and sets the key after that. The consumer was what told of the
+loss; the note does in its place, so that one who comes meanwhile, or after the first has ended in between, does the
+rest.
 """
 
 from __future__ import annotations
@@ -93,12 +95,12 @@ class Generation:
             if await self._read() is not None:
                 return
             lost = await self._lost()
+            # In this order: whoever deletes the consumer, which tells of a loss, has noted it before.
+            if lost or await self._noted() is not None:
+                await self._begin_anew()
+                return
             now = self._clock.now()
-            if lost:
-                logger.error("counters_lost", extra={"since": rfc3339(now)})
-                await self._start_over()
-            value = f"{now}" if lost else "0" if lost is False else f"{now} {_UNKNOWN}"
-            await self._valkey.read([("SET", keys.SINCE, value, "NX", "EX", LIFETIME_SECONDS)])
+            await self._set("0" if lost is False else f"{now} {_UNKNOWN}")
             if lost is None:
                 logger.warning("counters_may_be_lost", extra={"since": rfc3339(now)})
 
@@ -126,6 +128,23 @@ class Generation:
             return None
         self._seen = True
         return str(value.decode())
+
+    async def _noted(self) -> str | None:
+        (value,) = await self._valkey.read([("GET", keys.LOST)])
+        return None if value is None else str(value.decode())
+
+    async def _set(self, value: str) -> None:
+        await self._valkey.read([("SET", keys.SINCE, value, "NX", "EX", LIFETIME_SECONDS)])
+
+    async def _begin_anew(self) -> None:
+        now = self._clock.now()
+        await self._valkey.read([("SET", keys.LOST, f"{now}", "NX", "EX", LIFETIME_SECONDS)])
+        # What the first of several has noted, or nothing where one has done it all meanwhile.
+        since = float(await self._noted() or now)
+        logger.error("counters_lost", extra={"since": rfc3339(since)})
+        await self._start_over()
+        await self._set(f"{since}")
+        await self._valkey.read([("DEL", keys.LOST)])
 
     async def _lost(self) -> bool | None:
         """Tell whether there were counters that are gone; None where that cannot be said."""

@@ -13,6 +13,7 @@
 | `sources:{<source>}` | string | which of a source's batches were applied for all tenants (`mark.lua`) |
 | `aside:{<source>}` | string | that the bad rows of a batch were put aside, under this source (`dead.py`) |
 | `counters:since` | string | since when these counters count (`generation.py`) |
+| `counters:lost` | string | when they were found lost, until `counters:since` says so (`generation.py`) |
 | `unrolled:{h:YYYYMMDD:HH}`, `{d:YYYYMMDD}` | hash | tenants that are to be rolled up (`roller.py`) |
 | `rolled:until` | string | every period that was closed by then is rolled up (`roller.py`) |
 | `changed:{d:YYYYMMDD}` | string | a stamp, another one whenever something was counted for the day |
@@ -44,6 +45,7 @@ PACKED = Struct(f"<{len(FIGURES)}d")
 
 
 SINCE = "counters:since"
+LOST = "counters:lost"
 ROLLED_UNTIL = "rolled:until"
 
 
