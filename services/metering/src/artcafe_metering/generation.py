@@ -10,10 +10,10 @@ these counters are new, or they are those of a version that did not know it, or 
 | none | batches were acknowledged, or periods rolled up | lost | now |
 | none | neither, and DynamoDB cannot be asked | not known | now, `unknown` |
 
-Any number of replicas may come to this at once. Whoever finds counters lost notes that in `counters:lost`, has the
-stream read from its beginning by deleting its consumer, and sets the key after that. The consumer was what told of the
-loss; the note does in its place, so that one who comes meanwhile, or after the first has ended in between, does the
-rest.
+Any number of replicas may come to this at once. Whoever finds counters lost notes that in `counters:lost`,
+has the stream read from its beginning by deleting its consumer, and sets the key after that. The consumer was
+what told of the loss; the note does in its place, so that one who comes meanwhile, or after the first has
+ended in between, does the rest.
 """
 
 from __future__ import annotations
