@@ -246,11 +246,12 @@ class Sender:
     async def undelivered(self) -> int:
         """Return how many batches no replica has taken."""
         jetstream = self.bus.jetstream()
-        last: int = (await jetstream.stream_info("USAGE")).state.last_seq
+        last = (await jetstream.stream_info("USAGE")).state.last_seq
         info = await jetstream.consumer_info("USAGE", "metering")
         assert info.delivered is not None
         # A consumer hears of a batch a moment after the publisher: what it calls pending may be too few.
-        return max(info.num_pending or 0, last - info.delivered.stream_seq)
+        pending: int = max(info.num_pending or 0, last - info.delivered.stream_seq)
+        return pending
 
     async def unacknowledged(self) -> int:
         """Return how many batches are not done: in the stream, or out and not acknowledged."""
