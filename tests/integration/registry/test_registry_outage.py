@@ -205,8 +205,8 @@ async def test_a_client_may_ask_for_what_is_stored_now(stage: Stage, monkeypatch
 
     before = [["old"], ["old"], ["Test"]]
     assert await names() == before
-    # As another replica would, without this one being told.
-    now = rfc3339(time.time())
+    # As another replica would, without this one being told, nor finding it left behind.
+    now = rfc3339(time.time() + 3600)
     await stage.store.agents.update(tenant_id, "a", {"name": "new"}, now)
     await stage.store.channels.update(tenant_id, "c", {"name": "new"}, now)
     await stage.tenant(owner=tenant_id)

@@ -280,23 +280,37 @@ async def test_revocation_reaches_the_bus_after_it_was_away(
             assert key not in [known.fingerprint for known in keys]
 
 
-@pytest.mark.parametrize("change", ["put", "delete"])
-async def test_change_of_a_member_row_that_was_not_told_is_told(stage: Stage, change: str) -> None:
-    """A process that dies between writing and telling leaves no agent with what it may do no more."""
+@pytest.mark.parametrize("change", ["member row", "no member row", "agent", "channel", "tenant"])
+async def test_change_that_was_not_told_is_told(stage: Stage, change: str) -> None:
+    """A process that dies between writing and telling leaves no gateway with what was true before."""
     tenant_id = await _furnish(stage)
     assert await stage.store.pending.all() == []
     await stage.replica.crash()
-    if change == "put":
-        await stage.store.grants.put(
-            tenant_id, "c0", "a1", role="publisher", auto_subscribe=False, now=LONG_AGO
-        )
-    else:
-        assert await stage.store.grants.delete(tenant_id, "c0", "a1", LONG_AGO)
+    store = stage.store
+    match change:
+        case "member row":
+            await store.grants.put(
+                tenant_id, "c0", "a1", role="publisher", auto_subscribe=False, now=LONG_AGO
+            )
+            kind, id = "grants", "a1"
+        case "no member row":
+            assert await store.grants.delete(tenant_id, "c0", "a1", LONG_AGO)
+            kind, id = "grants", "a1"
+        case "agent":
+            await store.agents.update(tenant_id, "a1", {"name": "new"}, LONG_AGO)
+            kind, id = "agent", "a1"
+        case "channel":
+            await store.channels.update(tenant_id, "c0", {"access": "members"}, LONG_AGO)
+            kind, id = "channel", "c0"
+        case _:
+            seen = await store.tenants.require_active(tenant_id)
+            assert await store.tenants.update(seen, {"plan": "pro"}, LONG_AGO)
+            kind, id = "tenant", tenant_id
     stage.changed.clear()
     await stage.start_replica()
 
     async def told() -> bool:
-        return any((event.kind, event.id) == ("grants", "a1") for event in stage.changed)
+        return any((event.kind, event.id, event.action) == (kind, id, "updated") for event in stage.changed)
 
     await until(told)
 

@@ -1,6 +1,6 @@
 """Deletions and revocations, begun in one transaction and finished whatever happens (see `store.pending`).
 
-So is telling of a change of an agent's member rows: gateways keep what they know until they are told.
+So is telling of updates: gateways keep what they know until they are told.
 """
 
 from __future__ import annotations
@@ -107,13 +107,14 @@ class Removal:
                 await self._finish_tenant(work)
             case "key":
                 await self._finish_key(work)
-            case "suspension":
-                tenant = await self._store.tenants.get(work.tenant_id)
-                if tenant is not None and tenant.status == "suspended":
-                    await self._changes.tell(work.tenant_id, "tenant", work.tenant_id, "updated")
-                    await self._revoke(work, "tenant_suspended")
             case "grants":
                 await self._changes.tell(work.tenant_id, "grants", work.id, "updated")
+            case "agent_update":
+                await self._changes.tell(work.tenant_id, "agent", work.id, "updated")
+            case "channel_update":
+                await self._changes.tell(work.tenant_id, "channel", work.id, "updated")
+            case "tenant_update" | "suspension":
+                await self._finish_tenant_update(work)
         await self._store.pending.done(work)
 
     async def _finish_agent(self, work: Work) -> None:
@@ -142,6 +143,15 @@ class Removal:
             return
         await self._changes.tell(work.tenant_id, "agent", work.id, "updated")
         await self._revoke(work, "key_revoked", agent_id=work.id, fingerprint=work.fingerprint)
+
+    async def _finish_tenant_update(self, work: Work) -> None:
+        tenant = await self._store.tenants.get(work.tenant_id)
+        if tenant is None or tenant.status == "deleting":
+            # Its deletion tells, and closes its sessions.
+            return
+        await self._changes.tell(work.tenant_id, "tenant", work.tenant_id, "updated")
+        if tenant.status == "suspended":
+            await self._revoke(work, "tenant_suspended")
 
     async def _finish_tenant(self, work: Work) -> None:
         tenant = await self._store.tenants.get(work.tenant_id)

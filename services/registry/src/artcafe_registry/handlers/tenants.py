@@ -203,12 +203,7 @@ class TenantHandlers:
             return updated
 
         updated = await settle(attempt)
-        if given.get("status") == "suspended":
-            await services.removal.finish(
-                Work(kind="suspension", tenant_id=updated.tenant_id, started_at=now)
-            )
-        else:
-            await services.changes.tell(updated.tenant_id, "tenant", updated.tenant_id, "updated")
+        await services.removal.finish(Work(kind="tenant_update", tenant_id=updated.tenant_id, started_at=now))
         return _view(updated, call.scope.role)
 
     async def delete_tenant(self, call: Call) -> None:

@@ -20,6 +20,7 @@ class AgentStore(CountedStore[Agent]):
     """Reads and writes agents."""
 
     kind = "agent"
+    update_kind = "agent_update"
     resource = "agents"
 
     def __init__(self, tables: Tables, tenants: TenantStore, pending: PendingStore) -> None:

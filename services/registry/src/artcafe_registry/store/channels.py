@@ -16,6 +16,7 @@ class ChannelStore(CountedStore[Channel]):
     """Reads and writes channels."""
 
     kind = "channel"
+    update_kind = "channel_update"
     resource = "channels"
 
     def __init__(self, tables: Tables, tenants: TenantStore, pending: PendingStore) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
-from artcafe_common.dynamo import ConditionFailed, Item, Table, TransactionFailed
+from artcafe_common.dynamo import Item, Table, TransactionFailed
 from artcafe_common.errors import ErrorCode, ServiceError, not_found
 from artcafe_registry.domain.records import Agent, Channel, Resource
 from artcafe_registry.store.access import (
@@ -30,6 +30,7 @@ class CountedStore(Generic[RecordT]):
     """Reads and writes things of one kind; one that is being deleted is there for nobody."""
 
     kind: ClassVar[WorkKind]
+    update_kind: ClassVar[WorkKind]
     resource: ClassVar[Resource]
 
     def __init__(
@@ -74,19 +75,21 @@ class CountedStore(Generic[RecordT]):
         await settle(attempt)
 
     async def update(self, tenant_id: str, id: str, changes: Mapping[str, Any], now: str) -> RecordT:
-        """Change the given fields and return the thing. Raises: ServiceError ``not_found``."""
+        """Change the given fields and return the thing; leaves work behind, of kind `update_kind`.
+
+        Raises: ServiceError ``not_found``.
+        """
         attributes = attributes_of(changes) | {"updated_at": now}
-
-        async def attempt() -> RecordT:
-            try:
-                item = await self._table.update(
-                    self._key(tenant_id, id), assignments(attributes), attributes, self._there
-                )
-            except ConditionFailed:
-                raise not_found(self.kind) from None
-            return self._record(item)
-
-        return await settle(attempt)
+        work = Work(kind=self.update_kind, tenant_id=tenant_id, id=id, started_at=now)
+        update = self._table.update_op(
+            self._key(tenant_id, id), assignments(attributes), attributes, self._there
+        )
+        if not await transact_if(self._tables.dynamo, [update, self._pending.put_op(work)]):
+            raise not_found(self.kind)
+        record = await self.get(tenant_id, id)
+        if record is None:
+            raise not_found(self.kind)
+        return record
 
     async def mark_deleting(self, tenant_id: str, id: str, now: str) -> bool:
         """Begin a deletion: the thing is there for nobody any more. False where there is none."""

@@ -1,9 +1,9 @@
 """Work that was begun and must be finished, whatever becomes of the process that began it.
 
-A row is written in the transaction that begins the work (an agent is marked as being deleted, a key is
-taken away, a tenant is suspended, an agent's member row changes) and removed when everything that follows
-has been done: rows cleaned up, sessions told. What is found here later was left by a process that died, and
-is done again from the start; every step may be done twice.
+A row is written in the transaction that begins the work (an agent is marked as being deleted, a key is taken
+away, a tenant is suspended, a channel changes) and removed when everything that follows has been done: rows
+cleaned up, sessions closed, gateways told. What is found here later was left by a process that died, and is
+done again from the start; every step may be done twice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,18 @@ from typing import Literal
 from artcafe_common.dynamo import ConditionFailed, Item, marshal, unmarshal
 from artcafe_registry.store.tables import Tables
 
-WorkKind = Literal["agent", "channel", "tenant", "key", "suspension", "grants"]
+# The first three are deletions; `suspension` is what earlier versions wrote of some tenants' updates.
+WorkKind = Literal[
+    "agent",
+    "channel",
+    "tenant",
+    "key",
+    "grants",
+    "agent_update",
+    "channel_update",
+    "tenant_update",
+    "suspension",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

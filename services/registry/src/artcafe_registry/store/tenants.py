@@ -89,8 +89,8 @@ class TenantStore:
     async def update(self, seen: Tenant, changes: Mapping[str, Any], now: str) -> Tenant | None:
         """Change a tenant and return it, or None where it is gone.
 
-        Holds only for the tenant as it was read (`TransactionFailed` otherwise). A suspension leaves work
-        behind: its sessions must be closed (see `store.pending`).
+        Holds only for the tenant as it was read (`TransactionFailed` otherwise). Leaves work behind: gateways
+        must be told, and the sessions of one that is suspended be closed (see `store.pending`).
         """
         attributes = dict(changes)
         if "overrides" in attributes:
@@ -102,11 +102,8 @@ class TenantStore:
             attributes | {"one": 1, "deleting": "deleting", "seen": seen.revision},
             f"{_EXISTS} AND #revision = :seen",
         )
-        writes = [update]
-        if changes.get("status") == "suspended":
-            work = Work(kind="suspension", tenant_id=seen.tenant_id, started_at=now)
-            writes.append(self._pending.put_op(work))
-        await self._tables.dynamo.transact(writes)
+        work = Work(kind="tenant_update", tenant_id=seen.tenant_id, started_at=now)
+        await self._tables.dynamo.transact([update, self._pending.put_op(work)])
         return await self.get(seen.tenant_id)
 
     async def list_all(self, limit: int, after: Item | None) -> tuple[list[Tenant], Item | None]:
