@@ -12,7 +12,7 @@ CHANGES_NOT_TOLD = Counter("artcafe_registry_changes_not_told_total", "Change ev
 PRESENCE_EVENTS = Counter(
     "artcafe_registry_presence_events_total", "Presence events by what became of them", ["outcome"]
 )
-PENDING_WORK = Gauge("artcafe_registry_pending_work", "Deletions and revocations not finished yet")
+PENDING_WORK = Gauge("artcafe_registry_pending_work", "Deletions, revocations and updates not finished yet")
 MESSAGES = Counter(
     "artcafe_registry_messages_total", "Messages published by REST by what became of them", ["outcome"]
 )

@@ -1,6 +1,6 @@
-"""Deletions and revocations, begun in one transaction and finished whatever happens (see `store.pending`).
+"""Deletions, revocations and updates: begun in a transaction, finished whatever happens (`store.pending`).
 
-So is telling of updates: gateways keep what they know until they are told.
+Gateways keep what they know until they are told, so that telling of an update is work, too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ABANDONED_SECONDS = 5.0
 
 
 class Removal:
-    """Carries out deletions and revocations, and finishes those that others left behind."""
+    """Carries out deletions and revocations, tells of updates, and finishes what others left behind."""
 
     def __init__(self, store: Store, changes: Changes, clock: Clock) -> None:
         self._store = store

@@ -17,7 +17,7 @@ table                   keys (hash, range)     rows
                                                ``T, @A#C``: the same row, found by the agent
 ``idempotency``         tenant_id, request     the result of a request with an ``Idempotency-Key``, for a day
 ``pending-work``        work_id                what was begun and must be finished: deletions, revocations,
-                                               telling of changed member rows
+                                               telling of updates
 ======================= ====================== ===========================================================
 
 ``#`` and ``@`` stand in no id, so the kinds of rows cannot be mistaken for each other. Memberships and
