@@ -96,11 +96,11 @@ class Generation:
                 return
             lost = await self._lost()
             # In this order: whoever deletes the consumer, which tells of a loss, has noted it before.
-            if lost or await self._noted() is not None:
+            if lost or await self._get(keys.LOST) is not None:
                 await self._begin_anew()
                 return
             now = self._clock.now()
-            await self._set("0" if lost is False else f"{now} {_UNKNOWN}")
+            await self._set(keys.SINCE, "0" if lost is False else f"{now} {_UNKNOWN}")
             if lost is None:
                 logger.warning("counters_may_be_lost", extra={"since": rfc3339(now)})
 
@@ -123,27 +123,27 @@ class Generation:
             await asyncio.sleep(LOOK_SECONDS * random.uniform(0.7, 1.3))
 
     async def _read(self) -> str | None:
-        (value,) = await self._valkey.read([("GET", keys.SINCE)])
-        if value is None:
-            return None
-        self._seen = True
-        return str(value.decode())
+        text = await self._get(keys.SINCE)
+        if text is not None:
+            self._seen = True
+        return text
 
-    async def _noted(self) -> str | None:
-        (value,) = await self._valkey.read([("GET", keys.LOST)])
+    async def _get(self, key: str) -> str | None:
+        (value,) = await self._valkey.read([("GET", key)])
         return None if value is None else str(value.decode())
 
-    async def _set(self, value: str) -> None:
-        await self._valkey.read([("SET", keys.SINCE, value, "NX", "EX", LIFETIME_SECONDS)])
+    async def _set(self, key: str, value: str) -> None:
+        """Give a key its value, unless another replica has."""
+        await self._valkey.read([("SET", key, value, "NX", "EX", LIFETIME_SECONDS)])
 
     async def _begin_anew(self) -> None:
         now = self._clock.now()
-        await self._valkey.read([("SET", keys.LOST, f"{now}", "NX", "EX", LIFETIME_SECONDS)])
+        await self._set(keys.LOST, f"{now}")
         # What the first of several has noted, or nothing where one has done it all meanwhile.
-        since = float(await self._noted() or now)
+        since = float(await self._get(keys.LOST) or now)
         logger.error("counters_lost", extra={"since": rfc3339(since)})
         await self._start_over()
-        await self._set(f"{since}")
+        await self._set(keys.SINCE, f"{since}")
         await self._valkey.read([("DEL", keys.LOST)])
 
     async def _lost(self) -> bool | None:
