@@ -77,7 +77,8 @@ async def test_update_of_a_tenant_holds_only_for_what_was_read(store: Store) -> 
     seen = await store.tenants.get("t")
     assert seen is not None
     updated = await store.tenants.update(seen, {"name": "N", "overrides": {"agents": 5}}, LATER)
-    assert updated == replace(
+    assert updated is not None
+    assert updated[0] == replace(
         seen, name="N", overrides={"agents": 5}, updated_at=LATER, revision=seen.revision + 1
     )
     with pytest.raises(TransactionFailed):
@@ -124,7 +125,7 @@ async def test_agent_round_trips(store: Store) -> None:
     await store.agents.create(wanted)
     assert await store.agents.get("t", "a") == wanted
     assert await store.agents.get("t", "A") is None
-    updated = await store.agents.update("t", "a", {"metadata": {}, "capabilities": []}, LATER)
+    updated, _ = await store.agents.update("t", "a", {"metadata": {}, "capabilities": []}, LATER)
     assert updated == replace(wanted, metadata={}, capabilities=[], updated_at=LATER)
 
 

@@ -41,24 +41,24 @@ class Removal:
 
     async def delete_agent(self, tenant_id: str, agent_id: str) -> None:
         """Delete an agent with its keys and member rows, and close its sessions. Raises: ServiceError."""
-        now = self._now()
-        if not await self._store.agents.mark_deleting(tenant_id, agent_id, now):
+        work = await self._store.agents.mark_deleting(tenant_id, agent_id, self._now())
+        if work is None:
             raise not_found("agent")
-        await self.finish(Work(kind="agent", tenant_id=tenant_id, id=agent_id, started_at=now))
+        await self.finish(work)
 
     async def delete_channel(self, tenant_id: str, channel_id: str) -> None:
         """Delete a channel with its member rows. Raises: ServiceError."""
-        now = self._now()
-        if not await self._store.channels.mark_deleting(tenant_id, channel_id, now):
+        work = await self._store.channels.mark_deleting(tenant_id, channel_id, self._now())
+        if work is None:
             raise not_found("channel")
-        await self.finish(Work(kind="channel", tenant_id=tenant_id, id=channel_id, started_at=now))
+        await self.finish(work)
 
     async def delete_tenant(self, tenant_id: str) -> None:
         """Delete a tenant and everything in it, and close its sessions. Raises: ServiceError."""
-        now = self._now()
-        if not await self._store.tenants.mark_deleting(tenant_id, now):
+        work = await self._store.tenants.mark_deleting(tenant_id, self._now())
+        if work is None:
             raise not_found("tenant")
-        await self.finish(Work(kind="tenant", tenant_id=tenant_id, started_at=now))
+        await self.finish(work)
 
     async def finish(self, work: Work) -> None:
         """Do all that a piece of work asks for; what was done before may be done again.

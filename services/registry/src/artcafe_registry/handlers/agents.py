@@ -12,7 +12,6 @@ from artcafe_registry.domain.records import Agent
 from artcafe_registry.handlers.given import given_fields
 from artcafe_registry.handlers.keys import key_view, new_key
 from artcafe_registry.services import Services
-from artcafe_registry.store.pending import Work
 from artcafe_registry.wire import AgentList, AgentsQuery, AgentView, CreateAgent, CreatedAgent, UpdateAgent
 
 LIST_ROUTE = "agents"
@@ -134,11 +133,8 @@ class AgentHandlers:
         services = self._services
         agent_id = check_agent_id(call.path["agent_id"])
         changes = given_fields(call.body)
-        now = services.now()
-        agent = await services.store.agents.update(call.tenant_id, agent_id, changes, now)
-        await services.removal.finish(
-            Work(kind="agent_update", tenant_id=call.tenant_id, id=agent_id, started_at=now)
-        )
+        agent, work = await services.store.agents.update(call.tenant_id, agent_id, changes, services.now())
+        await services.removal.finish(work)
         return agent_view(agent)
 
     async def delete_agent(self, call: Call) -> None:

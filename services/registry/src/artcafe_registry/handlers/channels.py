@@ -12,7 +12,6 @@ from artcafe_registry.domain.people import person_name
 from artcafe_registry.domain.records import Channel
 from artcafe_registry.handlers.given import given_fields
 from artcafe_registry.services import Services
-from artcafe_registry.store.pending import Work
 from artcafe_registry.wire import ChannelList, ChannelView, CreateChannel, UpdateChannel
 
 LIST_ROUTE = "channels"
@@ -138,11 +137,10 @@ class ChannelHandlers:
         channel_id = check_channel_id(call.path["channel_id"])
         changes = given_fields(call.body)
         check_delivery(changes.get("delivery"), changes.pop("retention", None))
-        now = services.now()
-        channel = await services.store.channels.update(call.tenant_id, channel_id, changes, now)
-        await services.removal.finish(
-            Work(kind="channel_update", tenant_id=call.tenant_id, id=channel_id, started_at=now)
+        channel, work = await services.store.channels.update(
+            call.tenant_id, channel_id, changes, services.now()
         )
+        await services.removal.finish(work)
         return channel_view(channel)
 
     async def delete_channel(self, call: Call) -> None:

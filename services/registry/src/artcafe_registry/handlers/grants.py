@@ -8,7 +8,6 @@ from artcafe_common.ids import check_agent_id, check_channel_id
 from artcafe_common.roles import Permission
 from artcafe_registry.domain.records import GrantRow
 from artcafe_registry.services import Services
-from artcafe_registry.store.pending import Work
 from artcafe_registry.wire import GrantList, GrantView, PutGrant
 
 LIST_ROUTE = "channel-members"
@@ -116,30 +115,25 @@ class GrantHandlers:
     async def put_channel_member(self, call: Call) -> GrantView:
         """Make or replace an agent's row."""
         channel_id, agent_id = _ids(call)
-        now = self._services.now()
-        row = await self._services.store.grants.put(
+        row, work = await self._services.store.grants.put(
             call.tenant_id,
             channel_id,
             agent_id,
             role=call.body.role,
             auto_subscribe=call.body.auto_subscribe,
-            now=now,
+            now=self._services.now(),
         )
-        await self._tell(call.tenant_id, agent_id, now)
+        await self._services.removal.finish(work)
         return _view(row)
 
     async def delete_channel_member(self, call: Call) -> None:
         """Remove an agent's row."""
         channel_id, agent_id = _ids(call)
-        now = self._services.now()
-        if not await self._services.store.grants.delete(call.tenant_id, channel_id, agent_id, now):
+        services = self._services
+        work = await services.store.grants.delete(call.tenant_id, channel_id, agent_id, services.now())
+        if work is None:
             raise not_found("member")
-        await self._tell(call.tenant_id, agent_id, now)
-
-    async def _tell(self, tenant_id: str, agent_id: str, now: str) -> None:
-        """Finish what a change of `now` has left to do."""
-        work = Work(kind="grants", tenant_id=tenant_id, id=agent_id, started_at=now)
-        await self._services.removal.finish(work)
+        await services.removal.finish(work)
 
 
 def _ids(call: Call) -> tuple[str, str]:

@@ -190,7 +190,7 @@ class TenantHandlers:
         wanted_limits = given.pop("limits", UNSET)
         now = services.now()
 
-        async def attempt() -> Tenant:
+        async def attempt() -> tuple[Tenant, Work]:
             tenant = await self._tenant(call.tenant_id)
             changes: dict[str, Any] = dict(given)
             if wanted_limits is None:
@@ -202,8 +202,8 @@ class TenantHandlers:
                 raise not_found("tenant")
             return updated
 
-        updated = await settle(attempt)
-        await services.removal.finish(Work(kind="tenant_update", tenant_id=updated.tenant_id, started_at=now))
+        updated, work = await settle(attempt)
+        await services.removal.finish(work)
         return _view(updated, call.scope.role)
 
     async def delete_tenant(self, call: Call) -> None:

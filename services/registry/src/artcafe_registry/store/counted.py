@@ -74,8 +74,10 @@ class CountedStore(Generic[RecordT]):
 
         await settle(attempt)
 
-    async def update(self, tenant_id: str, id: str, changes: Mapping[str, Any], now: str) -> RecordT:
-        """Change the given fields and return the thing; leaves work behind, of kind `update_kind`.
+    async def update(
+        self, tenant_id: str, id: str, changes: Mapping[str, Any], now: str
+    ) -> tuple[RecordT, Work]:
+        """Change the given fields; return the thing, and the work that this leaves.
 
         Raises: ServiceError ``not_found``.
         """
@@ -89,15 +91,18 @@ class CountedStore(Generic[RecordT]):
         record = await self.get(tenant_id, id)
         if record is None:
             raise not_found(self.kind)
-        return record
+        return record, work
 
-    async def mark_deleting(self, tenant_id: str, id: str, now: str) -> bool:
-        """Begin a deletion: the thing is there for nobody any more. False where there is none."""
+    async def mark_deleting(self, tenant_id: str, id: str, now: str) -> Work | None:
+        """Begin a deletion: the thing is there for nobody any more.
+
+        Return the work that this leaves, or None where there is none to delete.
+        """
         work = Work(kind=self.kind, tenant_id=tenant_id, id=id, started_at=now)
         mark = self._table.update_op(
             self._key(tenant_id, id), "SET #deleting = :yes", {"yes": True}, f"attribute_exists(#{self._id})"
         )
-        return await transact_if(self._tables.dynamo, [mark, self._pending.put_op(work)])
+        return work if await transact_if(self._tables.dynamo, [mark, self._pending.put_op(work)]) else None
 
     async def is_deleting(self, tenant_id: str, id: str) -> bool:
         """Tell whether a deletion was begun and not finished."""

@@ -37,8 +37,12 @@ class GrantStore:
         role: MemberRole,
         auto_subscribe: bool,
         now: str,
-    ) -> GrantRow:
-        """Make or replace a row and return it. Raises: ServiceError ``not_found`` (agent or channel)."""
+    ) -> tuple[GrantRow, Work]:
+        """Make or replace a row; return it, and the work that this leaves.
+
+        Raises: ServiceError ``not_found`` (agent or channel).
+        """
+        work = _untold(tenant_id, agent_id, now)
         expression = (
             "SET #channel_id = :channel, #agent_id = :agent, #role = :role, #auto_subscribe = :auto,"
             " #created_at = if_not_exists(#created_at, :now), #updated_at = :now"
@@ -61,7 +65,7 @@ class GrantStore:
             ),
             self._tables.grants.update_op(_key(tenant_id, channel_id, agent_id), expression, values),
             self._tables.grants.update_op(_mirror_key(tenant_id, channel_id, agent_id), expression, values),
-            self._pending.put_op(_untold(tenant_id, agent_id, now)),
+            self._pending.put_op(work),
         ]
 
         async def attempt() -> GrantRow:
@@ -76,20 +80,22 @@ class GrantStore:
                 raise not_found("member")
             return row
 
-        return await settle(attempt)
+        return await settle(attempt), work
 
-    async def delete(self, tenant_id: str, channel_id: str, agent_id: str, now: str) -> bool:
-        """Remove a row; False where there was none."""
-        return await transact_if(
+    async def delete(self, tenant_id: str, channel_id: str, agent_id: str, now: str) -> Work | None:
+        """Remove a row; return the work that this leaves, or None where there was no row."""
+        work = _untold(tenant_id, agent_id, now)
+        removed = await transact_if(
             self._tables.dynamo,
             [
                 self._tables.grants.delete_op(
                     _key(tenant_id, channel_id, agent_id), "attribute_exists(#channel_agent)"
                 ),
                 self._tables.grants.delete_op(_mirror_key(tenant_id, channel_id, agent_id)),
-                self._pending.put_op(_untold(tenant_id, agent_id, now)),
+                self._pending.put_op(work),
             ],
         )
+        return work if removed else None
 
     async def list_page(
         self, tenant_id: str, channel_id: str, limit: int, after: str | None

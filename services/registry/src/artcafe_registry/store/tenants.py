@@ -86,11 +86,10 @@ class TenantStore:
 
         await settle(attempt)
 
-    async def update(self, seen: Tenant, changes: Mapping[str, Any], now: str) -> Tenant | None:
-        """Change a tenant and return it, or None where it is gone.
+    async def update(self, seen: Tenant, changes: Mapping[str, Any], now: str) -> tuple[Tenant, Work] | None:
+        """Change a tenant; return it and the work that this leaves, or None where it is gone.
 
-        Holds only for the tenant as it was read (`TransactionFailed` otherwise). Leaves work behind: gateways
-        must be told, and the sessions of one that is suspended be closed (see `store.pending`).
+        Holds only for the tenant as it was read (`TransactionFailed` otherwise).
         """
         attributes = dict(changes)
         if "overrides" in attributes:
@@ -104,7 +103,8 @@ class TenantStore:
         )
         work = Work(kind="tenant_update", tenant_id=seen.tenant_id, started_at=now)
         await self._tables.dynamo.transact([update, self._pending.put_op(work)])
-        return await self.get(seen.tenant_id)
+        tenant = await self.get(seen.tenant_id)
+        return None if tenant is None else (tenant, work)
 
     async def list_all(self, limit: int, after: Item | None) -> tuple[list[Tenant], Item | None]:
         """Return one page of all tenants, in no order, and where the next one starts."""
@@ -151,8 +151,11 @@ class TenantStore:
             {"tenant_id": tenant_id}, f"ADD #{resource} :less", {"less": -1}, "attribute_exists(#tenant_id)"
         )
 
-    async def mark_deleting(self, tenant_id: str, now: str) -> bool:
-        """Begin a tenant's deletion: nothing can be made in it any more. False where there is none."""
+    async def mark_deleting(self, tenant_id: str, now: str) -> Work | None:
+        """Begin a tenant's deletion: nothing can be made in it any more.
+
+        Return the work that this leaves, or None where there is no such tenant.
+        """
         work = Work(kind="tenant", tenant_id=tenant_id, started_at=now)
         mark = self._tables.tenants.update_op(
             {"tenant_id": tenant_id},
@@ -160,8 +163,7 @@ class TenantStore:
             {"deleting": "deleting"},
             _NOT_DELETED,
         )
-
-        return await transact_if(self._tables.dynamo, [mark, self._pending.put_op(work)])
+        return work if await transact_if(self._tables.dynamo, [mark, self._pending.put_op(work)]) else None
 
     async def finish_delete(self, tenant: Tenant) -> None:
         """End a deletion: of the tenant's item its tombstone is left, and its maker may make another."""
